@@ -12,6 +12,11 @@ macro_rules! offsets {
             $($(#[$doc])* pub $field: u32,)*
         }
 
+        impl Offsets {
+            /// Before they are resolved.
+            pub const NONE: Self = Self { $($field: 0,)* };
+        }
+
         /// Member path and size in bytes of each field, in order. A path begins with its
         /// struct; `|` parts alternatives, oldest kernel last. Size 0: a bit field.
         pub const MEMBERS: &[(&str, u32)] = &[$(($path, $size),)*];
