@@ -1,1 +1,4 @@
-//! Placeholder docs, replaced by the first real module.
+//! The daemon on an edge node.
+
+pub mod exit;
+pub mod kernel;

@@ -1,0 +1,7 @@
+//! The kernel side as user space sees it: load, attach, map, walk, fold.
+
+pub mod btf;
+pub mod iterator;
+pub mod load;
+pub mod mapped;
+pub mod probe;
