@@ -5,10 +5,16 @@
 //! name; times are Unix milliseconds, durations microseconds unless the name says otherwise.
 #![forbid(unsafe_code)]
 
+pub mod codec;
+mod histogram;
 pub mod json;
+mod layout;
 mod wire;
 
+pub use codec::CodecError;
+pub use histogram::{Bucket, Histogram, HistogramError};
 pub use json::{Event, to_json_line};
+pub use layout::Layout;
 pub use prost::{DecodeError, Message};
 pub use wire::{
     Flag, LifeCycle, NamespaceCounters, NodeHeartbeat, RttSource, StreamPulse, StreamState,
