@@ -55,7 +55,7 @@ pub fn encode(histogram: &Histogram) -> Vec<u64> {
 pub fn decode(layout: Layout, list: &[u64]) -> Result<Histogram, CodecError> {
     let mut histogram = Histogram::new(layout);
     check(layout, list)?;
-    add_to(&mut histogram, list);
+    add_to(&mut histogram, list, None);
     Ok(histogram)
 }
 
@@ -69,15 +69,11 @@ pub(crate) fn check(layout: Layout, list: &[u64]) -> Result<(), CodecError> {
     Ok(())
 }
 
-/// Adds a list that [`check`] has passed; of any other, the part before its first error.
-pub(crate) fn add_to(histogram: &mut Histogram, list: &[u64]) {
-    let Ok(buckets) = Buckets::new(histogram.layout(), list) else {
-        return;
-    };
-    for (index, count) in buckets.map_while(Result::ok) {
-        if histogram.add(index, count).is_err() {
-            return;
-        }
+/// Adds a list that [`check`] has passed; of any other, the part before its first error. The least and the greatest sample may
+/// be known.
+pub(crate) fn add_to(histogram: &mut Histogram, list: &[u64], known_us: Option<(u64, u64)>) {
+    if let Ok(buckets) = Buckets::new(histogram.layout(), list) {
+        histogram.add_part(buckets.map_while(Result::ok), known_us);
     }
 }
 

@@ -135,17 +135,34 @@ impl Histogram {
         self.max_us = self.max_us.max(max_us);
     }
 
+    /// Adds the (index, count) pairs of one part, in order, whose least and greatest sample may be known. The known ones replace
+    /// the ends of the first and the last bucket of the part, if they lie in them.
+    pub(crate) fn add_part(
+        &mut self,
+        pairs: impl Iterator<Item = (usize, u64)>,
+        known_us: Option<(u64, u64)>,
+    ) {
+        let buckets = self.counts.len();
+        let mut ends = None;
+        let before = (self.min_us, self.max_us);
+        for (index, count) in pairs.take_while(|(index, _)| *index < buckets) {
+            self.put(index, count, u64::MAX, 0);
+            ends = Some((ends.map_or(index, |(first, _)| first), index));
+        }
+        let Some((first, last)) = ends else { return };
+        let bounds = (self.layout.low_us(first), self.layout.last_us(last));
+        let (min_us, max_us) = known_us.map_or(bounds, |known| self.layout.tightest(bounds, known));
+        self.min_us = before.0.min(min_us);
+        self.max_us = before.1.max(max_us);
+    }
+
     /// Narrows the bounds to a known least and greatest sample. A value that cannot be right, because it lies outside the first
     /// or the last bucket in use, changes nothing.
     pub fn tighten(&mut self, min_us: u64, max_us: u64) {
-        if self.count == 0 || min_us > max_us {
-            return;
-        }
-        if self.layout.index(min_us) == self.layout.index(self.min_us) {
-            self.min_us = self.min_us.max(min_us);
-        }
-        if self.layout.index(max_us) == self.layout.index(self.max_us) {
-            self.max_us = self.max_us.min(max_us);
+        if self.count > 0 {
+            (self.min_us, self.max_us) = self
+                .layout
+                .tightest((self.min_us, self.max_us), (min_us, max_us));
         }
     }
 

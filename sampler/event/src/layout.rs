@@ -76,6 +76,21 @@ impl Layout {
             low + (self.last_us(index) - low) / 2
         }
     }
+
+    /// Bounds, (least, greatest), narrowed to known ones as far as these lie in the same buckets; known ones that contradict
+    /// the bounds or each other change nothing.
+    pub(crate) fn tightest(self, bounds_us: (u64, u64), known_us: (u64, u64)) -> (u64, u64) {
+        let (mut tight, known) = (bounds_us, known_us);
+        if known.0 <= known.1 {
+            if self.index(known.0) == self.index(tight.0) {
+                tight.0 = tight.0.max(known.0);
+            }
+            if self.index(known.1) == self.index(tight.1) {
+                tight.1 = tight.1.min(known.1);
+            }
+        }
+        tight
+    }
 }
 
 #[cfg(test)]
