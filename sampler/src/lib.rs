@@ -1,1 +1,4 @@
-//! Placeholder docs, replaced by the first real module.
+//! The daemon on each edge node.
+
+pub mod config;
+pub mod exit;
