@@ -8,15 +8,6 @@ use rand::{Rng, SeedableRng};
 use rand_distr::{Distribution, Gamma, LogNormal};
 use sampler_event::{Estimate, GROUPS, Insufficient, Options, Sample, ratio, total};
 
-/// What is estimated in each population.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Quantity {
-    /// The total of y.
-    Total,
-    /// The ratio of the totals of y and x.
-    Ratio,
-}
-
 /// How the sums y of flows are spread, with a coefficient of variation of 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tail {
@@ -29,8 +20,6 @@ pub enum Tail {
 /// Setting of a simulation.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
-    /// What is estimated.
-    pub quantity: Quantity,
     /// Spread of the flows.
     pub tail: Tail,
     /// Populations drawn.
@@ -57,6 +46,17 @@ pub struct Coverage {
 }
 
 impl Coverage {
+    fn count(&mut self, estimate: Result<Estimate, Insufficient>, truth: f64) {
+        match estimate {
+            Err(_) => self.insufficient += 1,
+            Ok(estimate) => {
+                self.estimated += 1;
+                self.low_missed += u32::from(estimate.low > truth);
+                self.high_missed += u32::from(estimate.high < truth);
+            }
+        }
+    }
+
     /// Share of estimates whose lower end was above the truth.
     pub fn low_missed_share(&self) -> f64 {
         f64::from(self.low_missed) / f64::from(self.estimated)
@@ -68,29 +68,28 @@ impl Coverage {
     }
 }
 
-/// Draws populations, samples and estimates them.
-pub fn run(setting: Setting) -> Coverage {
-    let mut random = StdRng::seed_from_u64(setting.seed);
-    let mut coverage = Coverage::default();
-    for _ in 0..setting.populations {
-        let (sample, truth) = draw(&setting, &mut random);
-        match estimate(setting.quantity, sample) {
-            Err(_) => coverage.insufficient += 1,
-            Ok(estimate) => {
-                coverage.estimated += 1;
-                coverage.low_missed += u32::from(estimate.low > truth);
-                coverage.high_missed += u32::from(estimate.high < truth);
-            }
-        }
-    }
-    coverage
+/// Coverage of the total of y and of the ratio of y to x, on the same populations.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Outcome {
+    /// Intervals of the total.
+    pub total: Coverage,
+    /// Intervals of the ratio.
+    pub ratio: Coverage,
 }
 
-fn estimate(quantity: Quantity, sample: Sample) -> Result<Estimate, Insufficient> {
-    match quantity {
-        Quantity::Total => total(&[sample], &Options::default()),
-        Quantity::Ratio => ratio(&[sample], &Options::default()),
+/// Draws populations, samples and estimates them.
+pub fn run(setting: Setting) -> Outcome {
+    let mut random = StdRng::seed_from_u64(setting.seed);
+    let mut outcome = Outcome::default();
+    for _ in 0..setting.populations {
+        let (sample, all_y, all_x) = draw(&setting, &mut random);
+        let options = Options::default();
+        outcome.total.count(total(&[sample], &options), all_y);
+        outcome
+            .ratio
+            .count(ratio(&[sample], &options), all_y / all_x);
     }
+    outcome
 }
 
 /// Log-normal with mean 1 and the given square of the coefficient of variation.
@@ -113,7 +112,7 @@ fn flows(tail: Tail) -> impl Fn(&mut StdRng) -> (f64, f64) {
     }
 }
 
-fn draw(setting: &Setting, random: &mut StdRng) -> (Sample, f64) {
+fn draw(setting: &Setting, random: &mut StdRng) -> (Sample, f64, f64) {
     let flow = flows(setting.tail);
     let population = (f64::from(setting.flows) / setting.rate).round() as u64;
     let mut sample = Sample {
@@ -137,9 +136,5 @@ fn draw(setting: &Setting, random: &mut StdRng) -> (Sample, f64) {
             sample.x[group] += x;
         }
     }
-    let truth = match setting.quantity {
-        Quantity::Total => all_y as f64,
-        Quantity::Ratio => all_y as f64 / all_x as f64,
-    };
-    (sample, truth)
+    (sample, all_y as f64, all_x as f64)
 }
