@@ -13,7 +13,7 @@ pub mod key;
 pub mod load;
 pub mod names;
 mod outlets;
-mod overlap;
+pub(crate) mod overlap;
 pub mod pattern;
 mod reader;
 mod sections;
