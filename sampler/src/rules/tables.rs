@@ -1,6 +1,6 @@
 //! The tables of the kernel side, as user space writes them, and the kernel side's lookup.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ebpf_abi::address::{Address, FlowTuple};
 use ebpf_abi::rules::{
@@ -51,6 +51,16 @@ impl KernelRules {
                     && (candidate.cgroup_id == 0 || in_cgroup(candidate.cgroup_id))
             })
             .map(|candidate| candidate.stream)
+    }
+
+    /// Ids of the streams that some flow can reach.
+    pub fn streams(&self) -> HashSet<u32> {
+        let used = |list: &List| list.candidates[..list.len as usize].to_vec();
+        self.lists
+            .iter()
+            .flat_map(used)
+            .map(|candidate| candidate.stream)
+            .collect()
     }
 
     fn find_exact(&self, address: Address, port: u16) -> Option<usize> {
