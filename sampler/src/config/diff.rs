@@ -206,11 +206,6 @@ fn options(old: &Config, new: &Config) -> Vec<Change> {
             ("kafka.brokers", list(&c.kafka.brokers), Restart),
             ("kafka.topic", c.kafka.topic.clone(), Restart),
             (
-                "kafka.properties",
-                format!("{:?}", c.kafka.properties),
-                Restart,
-            ),
-            (
                 "state.directory",
                 c.state.directory.display().to_string(),
                 Restart,

@@ -86,7 +86,7 @@ impl fmt::Debug for Key {
 impl Config {
     /// Where the sampling key comes from.
     pub fn sampling_key(&self) -> SamplingKey {
-        match (&self.sampling.key_file, &self.key_file_place) {
+        match (&self.sampling.key_file, &self.places.key_file) {
             (Some(path), place) => SamplingKey::FromFile {
                 path: path.clone(),
                 place: place.clone().unwrap_or_else(|| Place::whole(path)),

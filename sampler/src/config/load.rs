@@ -21,6 +21,7 @@ use super::sections::{Limits, Sampling, Shutdown, Spool, State, Window};
 use super::source::Source;
 use super::stream::StreamConfig;
 use super::{Config, MAX_STREAMS};
+use crate::rules::{CompileError, RuleSet};
 
 /// Largest configuration file.
 pub const MAX_FILE_BYTES: u64 = 8 << 20;
@@ -130,7 +131,7 @@ fn read_main(
     }
     let includes = section.list(findings, "include", |value| text(value).map(str::to_owned));
     if let Some(mut sampling) = section.table(findings, "sampling", "sampling") {
-        config.key_file_place = sampling
+        config.places.key_file = sampling
             .value("key_file")
             .map(|value| sampling.place_of(value));
         config.sampling = Sampling::read(sampling, findings);
@@ -141,14 +142,16 @@ fn read_main(
     if let Some(kafka) = section.table(findings, "kafka", "kafka") {
         config.kafka = Kafka::read(kafka, findings);
     }
-    if let Some(state) = section.table(findings, "state", "state") {
+    if let Some(mut state) = section.table(findings, "state", "state") {
+        config.places.state_directory = state.value("directory").map(|value| state.place_of(value));
         config.state = State::read(state, findings);
     }
     config.spool = match section.table(findings, "spool", "spool") {
         Some(spool) => Spool::read(spool, &config.state, findings),
         None => Spool::below(&config.state),
     };
-    if let Some(metrics) = section.table(findings, "metrics", "metrics") {
+    if let Some(mut metrics) = section.table(findings, "metrics", "metrics") {
+        config.places.metrics_listen = metrics.value("listen").map(|value| metrics.place_of(value));
         config.metrics = Metrics::read(metrics, findings);
     }
     if let Some(limits) = section.table(findings, "limits", "limits") {
@@ -227,6 +230,42 @@ fn check_streams(config: &Config, findings: &mut Findings) {
         }
     }
     overlap::check(&config.streams, findings);
+    if findings.errors.is_empty() {
+        check_tables(&config.streams, findings);
+    }
+}
+
+/// Whether the rules fit into the kernel's tables, and every stream can be reached there.
+fn check_tables(streams: &[StreamConfig], findings: &mut Findings) {
+    // Any distinct ids do: whether a cgroup is there is not asked here.
+    let cgroups: Vec<&str> = streams.iter().filter_map(|s| s.cgroup.as_deref()).collect();
+    let cgroup_id = |path: &str| {
+        let at = cgroups.iter().position(|known| *known == path)?;
+        Some(at as u64 + 1)
+    };
+    match RuleSet::new(streams).compile(|at| at as u32, cgroup_id) {
+        Ok(tables) => {
+            let reached = tables.streams();
+            let hidden = |at: &usize| !reached.contains(&(*at as u32));
+            for stream in (0..streams.len()).filter(hidden).map(|at| &streams[at]) {
+                let message = format!(
+                    "no flow reaches stream `{}`: those before it take all of its flows together",
+                    stream.name
+                );
+                let allowed = "the special rule before the general one, or no overlap";
+                let wrong = Wrong::new(message, allowed);
+                findings.error(stream.places.stream.clone(), "stream.local", wrong);
+            }
+        }
+        Err(error) => {
+            let at = match error {
+                CompileError::TooManyCandidates { stream, .. }
+                | CompileError::TooManyLists { stream } => stream,
+            };
+            let wrong = Wrong::new(error.to_string(), "fewer prefixes, or fewer streams there");
+            findings.error(streams[at].places.stream.clone(), "stream.local", wrong);
+        }
+    }
 }
 
 /// The text of a file, or why there is none.

@@ -13,14 +13,14 @@ pub mod key;
 pub mod load;
 pub mod names;
 mod outlets;
-mod overlap;
+pub(crate) mod overlap;
 pub mod pattern;
 mod reader;
 mod sections;
 pub mod source;
 mod stream;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use diff::{Change, diff};
 pub use error::{ConfigError, ConfigErrors, ConfigWarning, Place, Wrong};
@@ -28,13 +28,13 @@ pub use outlets::{Kafka, Metrics, SeriesOf};
 pub use pattern::{LocalPattern, PortRange};
 pub use sections::{
     LimitAction, Limits, Sampling, Shutdown, Spool, State, WALK_BUDGET_PERCENT, WALK_NS_PER_SOCKET,
-    Window,
+    Window, check_rate,
 };
 pub use source::Source;
 pub use stream::{RTT_SLOW_US, StreamConfig, StreamPlaces};
 
 /// Streams of one node.
-pub const MAX_STREAMS: usize = 1024;
+pub const MAX_STREAMS: usize = ebpf_abi::rules::MAX_STREAMS;
 
 /// Everything that `sampler.toml` says.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,8 +45,8 @@ pub struct Config {
     pub site: String,
     /// `[sampling]`
     pub sampling: Sampling,
-    /// Where `key_file` stands, if it does.
-    pub key_file_place: Option<Place>,
+    /// Where the options stand that only the machine can judge.
+    pub places: NodePlaces,
     /// `[window]`
     pub window: Window,
     /// `[kafka]`
@@ -71,6 +71,17 @@ pub struct Config {
     pub files: Vec<PathBuf>,
 }
 
+/// Where options of the node stand, if they are set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodePlaces {
+    /// `sampling.key_file`
+    pub key_file: Option<Place>,
+    /// `state.directory`
+    pub state_directory: Option<Place>,
+    /// `metrics.listen`
+    pub metrics_listen: Option<Place>,
+}
+
 /// Name of the site when none is given.
 pub const DEFAULT_SITE: &str = "default";
 
@@ -81,7 +92,7 @@ impl Default for Config {
             node: None,
             site: DEFAULT_SITE.to_owned(),
             sampling: Sampling::default(),
-            key_file_place: None,
+            places: NodePlaces::default(),
             window: Window::default(),
             kafka: Kafka::default(),
             spool: Spool::below(&state),
@@ -116,33 +127,30 @@ impl Config {
             .collect()
     }
 
+    /// The place of an option, or else of the main file.
+    pub fn place_or_file(&self, place: &Option<Place>) -> Place {
+        let main = || {
+            self.files
+                .first()
+                .map_or(Path::new("sampler.toml"), PathBuf::as_path)
+        };
+        place.clone().unwrap_or_else(|| Place::whole(main()))
+    }
+
     /// One stream without a file: what a person at a terminal asks for.
-    ///
-    /// Each of `listen` is a local pattern such as `*:443`.
-    pub fn ad_hoc(listen: &[String], rate: f64) -> Result<Self, Wrong> {
+    pub fn ad_hoc(listen: &[LocalPattern], rate: f64) -> Result<Self, Wrong> {
         let rate = sections::check_rate(rate)?;
-        let patterns: Vec<_> = listen
+        let local: Vec<_> = listen
             .iter()
-            .map(|text| {
-                text.parse::<LocalPattern>()
-                    .map(|pattern| pattern.to_string())
-            })
-            .collect::<Result<_, _>>()?;
-        let local = patterns
-            .iter()
-            .map(|p| format!("{p:?}"))
-            .collect::<Vec<_>>()
-            .join(", ");
+            .map(|pattern| format!("\"{pattern}\""))
+            .collect();
         let text = format!(
-            "[sampling]\nrate = {rate:?}\n[[stream]]\nname = \"adhoc\"\nlocal = [{local}]\n"
+            "[sampling]\nrate = {rate:?}\n[[stream]]\nname = \"adhoc\"\nlocal = [{}]\n",
+            local.join(", ")
         );
-        let no_includes = |_: &str| Ok(Vec::new());
-        load::read(Source::new("--listen", text), no_includes).map_err(|errors| {
-            let first = errors.0.into_iter().next();
-            first.map_or_else(
-                || Wrong::new("is wrong", pattern::LOCAL_FORMS),
-                |error| Wrong::new(error.message, error.allowed),
-            )
+        load::read(Source::new("--listen", text), |_| Ok(Vec::new())).map_err(|errors| {
+            let messages: Vec<_> = errors.0.into_iter().map(|error| error.message).collect();
+            Wrong::new(messages.join("; "), pattern::LOCAL_FORMS)
         })
     }
 }

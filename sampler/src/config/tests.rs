@@ -121,7 +121,7 @@ fn the_commented_values_of_the_example_are_the_defaults() {
             key_file: Some("/etc/flowvitals/sampling.key".into()),
             ..Sampling::default()
         },
-        key_file_place: config.key_file_place.clone(),
+        places: config.places.clone(),
         kafka: Kafka {
             properties: config.kafka.properties.clone(),
             ..Kafka::default()
@@ -648,20 +648,40 @@ fn the_number_of_streams_is_bounded() {
     let streams = |count: usize| -> String {
         (0..count)
             .map(|i| {
-                stream(
-                    &format!("s{i}"),
-                    &format!("local = ['10.0.{}.{}:443']", i / 256, i % 256),
-                )
+                let rest = format!("local = ['10.0.0.{}:443']\nmark = {}", i / 8, i % 8);
+                stream(&format!("s{i}"), &rest)
             })
             .collect()
     };
     assert_eq!(good(&streams(MAX_STREAMS)).streams.len(), MAX_STREAMS);
     check(
         &streams(MAX_STREAMS + 1),
-        &[&format!(
-            "{}:1: stream: there are 1025 streams (allowed: at most 1024)",
-            MAX_STREAMS * 4 + 1 - MAX_STREAMS
-        )],
+        &["4097:1: stream: there are 1025 streams (allowed: at most 1024)"],
+    );
+}
+
+#[test]
+fn rules_fit_into_the_kernel() {
+    let nine: String = (0..9)
+        .map(|i| stream(&format!("s{i}"), &format!("local = ['*:443']\nmark = {i}")))
+        .collect();
+    check(
+        &nine,
+        &[
+            "33:1: stream.local: 9 conditions (a stream's prefixes count each) can apply to a flow \
+           to port 443, from streams s0, s1, s2, s3, s4, s5, s6, s7, s8; the kernel side tries 8",
+        ],
+    );
+}
+
+#[test]
+fn a_stream_that_several_hide_together_is_an_error() {
+    let text = stream("low", "local = ['*:1-10']")
+        + &stream("high", "local = ['*:11-20']")
+        + &stream("middle", "local = ['*:5-15']");
+    check(
+        &text,
+        &["7:1: stream.local: no flow reaches stream `middle`"],
     );
 }
 
@@ -677,7 +697,11 @@ fn the_hash_is_of_the_meaning() {
 
 #[test]
 fn ad_hoc_is_one_stream() {
-    let config = Config::ad_hoc(&["*:443".to_owned(), "[::1]:8080".to_owned()], 1.0).unwrap();
+    let listen: Vec<LocalPattern> = ["*:443", "[::1]:8080"]
+        .iter()
+        .map(|text| text.parse().unwrap())
+        .collect();
+    let config = Config::ad_hoc(&listen, 1.0).unwrap();
     let [stream] = config.streams.as_slice() else {
         panic!("one stream")
     };
@@ -685,15 +709,20 @@ fn ad_hoc_is_one_stream() {
         (stream.name.as_str(), stream.rate, stream.local.len()),
         ("adhoc", 1.0, 2)
     );
+    assert_eq!(stream.local, listen);
     assert!(config.kafka.brokers.is_empty());
-    assert!(Config::ad_hoc(&["*:443".to_owned()], 1.5).is_err());
     assert!(
-        Config::ad_hoc(&["'; x".to_owned()], 1.0)
+        Config::ad_hoc(&listen, 1.5)
             .unwrap_err()
             .message
-            .contains("has no port")
+            .contains("out of range")
     );
-    assert!(Config::ad_hoc(&[], 1.0).is_err());
+    assert!(
+        Config::ad_hoc(&[], 1.0)
+            .unwrap_err()
+            .message
+            .contains("empty")
+    );
 }
 
 mod includes {
