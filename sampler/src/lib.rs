@@ -1,1 +1,4 @@
 //! Placeholder docs, replaced by the first real module.
+
+pub mod node_stats;
+pub mod notify;
