@@ -1,4 +1,6 @@
 //! Placeholder docs, replaced by the first real module.
 
+pub mod doctor;
 pub mod node_stats;
 pub mod notify;
+pub mod sink;
