@@ -10,6 +10,7 @@ use rdkafka::message::{Headers, Message};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use rdkafka::{Offset, TopicPartitionList};
 use sampler::sink::{
     Capacity, Drained, Event, KafkaSettings, KafkaSink, Ledger, QueueSender, Record, SinkState,
     Topics, queue,
@@ -77,10 +78,16 @@ fn consume(cluster: &Cluster, topic: &str, count: usize) -> Vec<(String, String,
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", cluster.bootstrap_servers())
         .set("group.id", "test")
-        .set("auto.offset.reset", "earliest")
         .create()
         .expect("consumer");
-    consumer.subscribe(&[topic]).expect("subscribed");
+    // Assigned, not subscribed: no group has to come together first.
+    let mut partitions = TopicPartitionList::new();
+    for partition in 0..4 {
+        partitions
+            .add_partition_offset(topic, partition, Offset::Beginning)
+            .expect("partition");
+    }
+    consumer.assign(&partitions).expect("assigned");
     let (mut records, start) = (Vec::new(), Instant::now());
     while records.len() < count && start.elapsed() < PATIENCE {
         let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) else {

@@ -43,6 +43,8 @@ pub struct Totals {
     pub waiting: u64,
     /// Bytes of those that queue.
     pub queued_bytes: u64,
+    /// Producers that broke and were replaced.
+    pub renewals: u64,
 }
 
 /// How the sink is doing.
@@ -164,6 +166,11 @@ impl Ledger {
         books.totals.dead_letter += 1;
         books.totals.waiting = books.totals.waiting.saturating_sub(1);
         books.charge(record, |loss| loss.dead_letter += 1);
+    }
+
+    /// A broken producer was replaced.
+    pub(super) fn renewed(&self) {
+        self.books().totals.renewals += 1;
     }
 
     /// Sets the state; true if it is another one than before.

@@ -241,6 +241,7 @@ impl KafkaSink {
                 return;
             }
         }
+        self.ledger.renewed();
         warn!(
             reason,
             unconfirmed = self.in_flight.len(),
