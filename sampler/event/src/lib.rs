@@ -5,11 +5,43 @@
 //! name; times are Unix milliseconds, durations microseconds unless the name says otherwise.
 #![forbid(unsafe_code)]
 
-pub mod json;
+// What travels.
 mod wire;
 
+pub mod json;
+
+// Times as counts.
+mod layout;
+
+mod histogram;
+
+pub mod codec;
+
+// Windows added up.
+mod counters;
+
+mod gauges;
+
+mod stratum;
+
+mod sum;
+
+// What the sums say about all flows.
+mod estimate;
+
+mod metric;
+
+pub use codec::CodecError;
+pub use counters::{Counters, GROUPS, Groups};
+pub use estimate::{Estimate, Insufficient, Options, Sample, ratio, total};
+pub use gauges::Gauges;
+pub use histogram::{Bucket, Histogram, HistogramError};
 pub use json::{Event, to_json_line};
+pub use layout::Layout;
+pub use metric::Metric;
 pub use prost::{DecodeError, Message};
+pub use stratum::{Stratum, StratumKey};
+pub use sum::{HistogramKind, SumError, WindowSum};
 pub use wire::{
     Flag, LifeCycle, NamespaceCounters, NodeHeartbeat, RttSource, StreamPulse, StreamState,
     StreamWindow,
