@@ -150,7 +150,7 @@ async fn every_kind_arrives_once_in_order_under_its_key() {
         ),
         (402, 402, 0, 0)
     );
-    assert_eq!(bench.ledger.delivery_us().len(), 402);
+    assert_eq!(bench.ledger.delivery().count(), 402);
     let found = sequences(&bench.cluster, 400);
     let expected: Vec<u64> = (0..200).collect();
     assert_eq!(

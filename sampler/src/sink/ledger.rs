@@ -10,15 +10,11 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
-
 use super::record::Record;
+use crate::latency::Latency;
 
 /// Streams told apart.
 const MAX_STREAMS: usize = 4096;
-/// Longest delivery time told apart: an hour, in µs.
-const MAX_DELIVERY_US: u64 = 3_600_000_000;
-
 /// Events of one stream that were lost, since the daemon's start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Loss {
@@ -70,33 +66,17 @@ impl fmt::Display for SinkState {
 }
 
 /// Books of the sink, shared by the queue, the sink, the window stage and the metrics.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Ledger {
     books: Mutex<Books>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Books {
     totals: Totals,
     streams: HashMap<String, Loss>,
     state: SinkState,
-    delivery_us: Histogram<u64>,
-}
-
-impl Default for Ledger {
-    fn default() -> Self {
-        let delivery_us =
-            Histogram::new_with_bounds(1, MAX_DELIVERY_US, 2).expect("constant bounds are valid");
-        let books = Books {
-            totals: Totals::default(),
-            streams: HashMap::new(),
-            state: SinkState::Starting,
-            delivery_us,
-        };
-        Self {
-            books: Mutex::new(books),
-        }
-    }
+    delivery: Latency,
 }
 
 impl Ledger {
@@ -119,9 +99,9 @@ impl Ledger {
         self.books().state.clone()
     }
 
-    /// Times from the window stage to the broker's confirmation, µs.
-    pub fn delivery_us(&self) -> Histogram<u64> {
-        self.books().delivery_us.clone()
+    /// Times from the window stage to the broker's confirmation.
+    pub fn delivery(&self) -> Latency {
+        self.books().delivery.clone()
     }
 
     /// An event came into the queue.
@@ -155,9 +135,7 @@ impl Ledger {
         let mut books = self.books();
         books.totals.delivered += 1;
         books.totals.waiting = books.totals.waiting.saturating_sub(1);
-        books
-            .delivery_us
-            .saturating_record(u64::try_from(after.as_micros()).unwrap_or(u64::MAX));
+        books.delivery.record(after);
     }
 
     /// No broker will ever take this event.
