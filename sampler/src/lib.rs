@@ -6,3 +6,4 @@ pub mod metrics;
 pub mod node_stats;
 pub mod notify;
 pub mod sink;
+pub mod top;

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 pub use family::{Buckets, Family, Kind, Sample, Value};
 pub use node::{NodeStatus, ProgramCost};
-pub use parse::{ParseError, Parsed, parse};
+pub use parse::{ParseError, Parsed, ParsedSample, parse};
 pub use select::StreamSeries;
 pub use server::{ServeError, bind, serve};
 

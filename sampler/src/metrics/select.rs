@@ -152,7 +152,11 @@ mod tests {
         top.retain(|stream| stream != "a");
         assert_eq!(chosen(&top), ["c"]);
         top.observe("d", 8 * SLOT_MS, 0);
-        assert_eq!(chosen(&top), ["c", "d"], "a free place is given away at once");
+        assert_eq!(
+            chosen(&top),
+            ["c", "d"],
+            "a free place is given away at once"
+        );
     }
 
     #[test]
