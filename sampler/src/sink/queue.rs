@@ -7,12 +7,17 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::ledger::Ledger;
 use super::record::{Kind, Record};
+
+/// Drops are logged at most this often; all are counted.
+const DROP_LOG: Duration = Duration::from_secs(60);
 
 /// Room of one lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +57,7 @@ pub fn queue(capacity: [Capacity; 3], ledger: Arc<Ledger>) -> (QueueSender, Queu
     let lanes = Mutex::new(Lanes {
         lanes,
         closed: false,
+        last_drop_log: None,
     });
     let shared = Arc::new(Shared {
         lanes,
@@ -98,6 +104,7 @@ struct Shared {
 struct Lanes {
     lanes: [Lane; 3],
     closed: bool,
+    last_drop_log: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -130,19 +137,29 @@ impl QueueSender {
     pub fn push(&self, record: Record) {
         let ledger = &self.shared.ledger;
         ledger.queued(&record);
+        let now = Instant::now();
         let mut lanes = self.shared.lanes();
         let lane = &mut lanes.lanes[record.kind.index()];
         lane.bytes = lane.bytes.saturating_add(record.size_bytes());
-        lane.records.push_back(Queued {
-            record,
-            since: Instant::now(),
-        });
+        lane.records.push_back(Queued { record, since: now });
+        let mut dropped = false;
         while lane.overfull()
             && let Some(oldest) = lane.pop()
         {
             ledger.dropped(&oldest.record);
+            dropped = true;
+        }
+        let log = dropped
+            && lanes
+                .last_drop_log
+                .is_none_or(|last| now.duration_since(last) >= DROP_LOG);
+        if log {
+            lanes.last_drop_log = Some(now);
         }
         drop(lanes);
+        if log {
+            warn!(total = ledger.totals().dropped, sink = %ledger.state(), "the queue is full: its oldest events are dropped and counted");
+        }
         self.shared.changed.notify_one();
     }
 }
@@ -207,8 +224,6 @@ impl QueueReceiver {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
