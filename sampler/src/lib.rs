@@ -1,7 +1,6 @@
 //! The daemon on each edge node.
 //!
 //! The way of the data: `config → rules → kernel → stage → sink`, with `metrics` beside it.
-#![warn(unreachable_pub)]
 
 pub mod cli;
 pub mod exit;
@@ -13,3 +12,13 @@ pub mod rules;
 pub mod kernel;
 
 pub mod stage;
+
+pub mod sink;
+
+pub mod latency;
+pub mod metrics;
+pub mod node_stats;
+pub mod notify;
+
+pub mod doctor;
+pub mod top;
