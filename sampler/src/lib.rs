@@ -20,5 +20,7 @@ pub mod metrics;
 pub mod node_stats;
 pub mod notify;
 
+pub mod daemon;
+
 pub mod doctor;
 pub mod top;

@@ -3,16 +3,16 @@
 //! The object is built ahead (`cargo xtask ebpf build`); here only the offsets of this kernel
 //! and the sizes of its maps are put in.
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
 use aya::{Btf as AyaBtf, Ebpf, EbpfLoader, include_bytes_aligned};
 use caps::{CapSet, Capability};
-use ebpf_abi::{
-    cells::MAX_SHARDS,
-    offsets::{RTT_FROM_CALLBACK, RTT_FROM_RACK},
-};
+use ebpf_abi::offsets::{RTT_FROM_CALLBACK, RTT_FROM_RACK};
 
-use super::btf::{Btf, BtfError};
+use super::{
+    btf::{Btf, BtfError},
+    memory::Size,
+};
 
 /// The kernel side, as it was built and committed.
 pub static OBJECT: &[u8] = include_bytes_aligned!(concat!(
@@ -101,46 +101,6 @@ impl KernelError {
     }
 }
 
-/// How large the kernel side is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size {
-    /// Slots: (stream, rate epoch) pairs.
-    pub slots: u32,
-    /// Shards of a slot, a power of two.
-    pub shards: u32,
-}
-
-/// Epochs of one stream that can count at a time.
-pub const EPOCHS_PER_STREAM: u32 = 4;
-
-impl Size {
-    /// For this many streams on this many CPUs: three slots a stream, so that most can be
-    /// between two rates at once, and never fewer than 64.
-    pub fn for_streams(streams: usize, cpus: usize) -> Self {
-        let slots = (streams as u32 * 3).clamp(64, 3072);
-        let shards = (cpus.max(1) as u32).next_power_of_two().min(MAX_SHARDS);
-        Self { slots, shards }
-    }
-
-    /// Bytes of all maps, without the storage of sampled flows.
-    pub fn map_bytes(&self) -> u64 {
-        use ebpf_abi::rules::{EXACT_SLOTS, ExactEntry, List, MAX_LISTS, MAX_STREAMS, PORTS};
-        let rules =
-            2 * (EXACT_SLOTS * size_of::<ExactEntry>() + PORTS * 8 + MAX_LISTS * size_of::<List>());
-        ebpf_abi::cells::cells_bytes(self.slots, self.shards)
-            + rules as u64
-            + (MAX_STREAMS as u64 + u64::from(self.slots) * 2) * 8
-            + 2 * 4096
-    }
-
-    /// Bytes of kernel memory at `max_sampled_flows` open flows. Socket storage costs the value
-    /// and about as much again for the kernel's own element (Linux `bpf_local_storage_elem`).
-    pub fn kernel_bytes(&self, max_sampled_flows: u32) -> u64 {
-        const STORAGE_BYTES: u64 = size_of::<ebpf_abi::flow::FlowState>() as u64 + 64;
-        self.map_bytes() + u64::from(max_sampled_flows) * STORAGE_BYTES
-    }
-}
-
 /// The kernel's release as uname(2) says it.
 pub fn kernel_release() -> String {
     nix::sys::utsname::uname()
@@ -163,16 +123,6 @@ pub fn rtt_source(release: &str) -> u32 {
     } else {
         RTT_FROM_RACK
     }
-}
-
-/// Where cgroup v2 is mounted.
-pub fn cgroup_root() -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/mounts").ok()?;
-    mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ');
-        let (path, kind) = (fields.nth(1)?, fields.next()?);
-        (kind == "cgroup2").then(|| PathBuf::from(path))
-    })
 }
 
 /// Which of [`CAPABILITIES`] this process cannot use.
@@ -210,7 +160,7 @@ pub fn load(size: Size) -> Result<(Ebpf, AyaBtf), KernelError> {
         .override_global("OFFSETS", offsets.as_slice(), true)
         .override_global("SHARD_MASK", &mask, true)
         .map_max_entries("SLOTS", size.slots)
-        .map_max_entries("CELLS", size.slots * size.shards)
+        .map_max_entries("CELLS", size.cells())
         .load(OBJECT)
         .map_err(|e| KernelError::refused("the maps", e))?;
     let btf = AyaBtf::from_sys_fs().map_err(|e| KernelError::refused("type information", e))?;
@@ -229,25 +179,5 @@ mod tests {
         assert_eq!(rtt_source("6.1.0-28"), RTT_FROM_RACK);
         assert_eq!(rtt_source("6.10.3"), RTT_FROM_CALLBACK);
         assert_eq!(rtt_source("7.3.0"), RTT_FROM_CALLBACK);
-    }
-
-    #[test]
-    fn memory_stays_in_its_bound() {
-        let largest_planned = Size::for_streams(200, 128);
-        assert_eq!(
-            largest_planned,
-            Size {
-                slots: 600,
-                shards: 8
-            }
-        );
-        assert!(largest_planned.kernel_bytes(65536) <= 64 << 20);
-        assert_eq!(
-            Size::for_streams(0, 0),
-            Size {
-                slots: 64,
-                shards: 1
-            }
-        );
     }
 }

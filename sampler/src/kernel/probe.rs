@@ -8,7 +8,7 @@ use aya::{
     programs::{CgroupAttachMode, Iter, SockOps, sock_ops::SockOpsLinkId},
 };
 use ebpf_abi::{
-    cells::{Cell, Distinct, Extremes},
+    cells::{Cell, Extremes},
     control::{Control, Report, Slot},
     hash::Key,
     rules::{EXACT_SLOTS, ExactEntry, List, MAX_LISTS, MAX_STREAMS, PORTS, StreamEntry},
@@ -17,8 +17,13 @@ use ebpf_abi::{
 
 use super::{
     iterator::Iterator,
-    load::{self, KernelError, Size},
+    load::{self, KernelError},
     mapped::Mapped,
+    memory::Size,
+};
+use crate::{
+    rules::KernelRules,
+    stage::{Kernel, counts::Cells, streams::Order},
 };
 
 /// Names of programs and maps in the object.
@@ -44,16 +49,6 @@ pub struct Probe {
     fold: Iterator,
     link: Option<SockOpsLinkId>,
     ebpf: Ebpf,
-}
-
-/// The rule tables of one generation, as the kernel side looks them up.
-pub struct Tables {
-    /// Slots of the exact table: index and entry; all others are empty.
-    pub exact: Vec<(usize, ExactEntry)>,
-    /// List number by local port.
-    pub port_lists: Box<[u16; PORTS]>,
-    /// The lists; number 0 is empty.
-    pub lists: Vec<List>,
 }
 
 fn map<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a MapData, KernelError> {
@@ -167,6 +162,22 @@ impl Probe {
         self.size
     }
 
+    /// Run time in ns and runs of each program, by name, since they were loaded; zeros unless
+    /// `kernel.bpf_stats_enabled` is on.
+    pub fn costs(&self) -> Vec<(String, u64, u64)> {
+        use std::os::fd::AsRawFd as _;
+        let cost = |(name, program): (&'_ str, &aya::programs::Program)| {
+            let fd = program.fd().ok()?.as_fd().as_raw_fd();
+            let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+            let number = |key: &str| {
+                let line = text.lines().find_map(|l| l.strip_prefix(key))?;
+                line.trim_start_matches(':').trim().parse::<u64>().ok()
+            };
+            Some((name.to_owned(), number("run_time_ns")?, number("run_cnt")?))
+        };
+        self.ebpf.programs().filter_map(cost).collect()
+    }
+
     /// Sets the sampling key; only before the attach, or the same flows change sides.
     pub fn set_key(&self, key: Key) {
         let mut control = self.control.read(0);
@@ -188,52 +199,18 @@ impl Probe {
             .store(dry_run.into(), Ordering::SeqCst);
     }
 
-    /// Begins window `number` (from 1), `number` of another parity than the one before: from
-    /// now on distinct flows and extremes are counted for it.
-    pub fn begin_window(&self, number: u32) {
-        for cell in 0..self.cells.len() {
-            let extremes = std::mem::offset_of!(Cell, extremes)
-                + (number as usize & 1) * size_of::<Extremes>();
-            let store = |field: usize, value| {
-                self.cells
-                    .word32(cell, extremes + field)
-                    .store(value, Ordering::Relaxed);
-            };
-            store(std::mem::offset_of!(Extremes, rtt_min_us), u32::MAX);
-            store(std::mem::offset_of!(Extremes, rtt_max_us), 0);
-            store(std::mem::offset_of!(Extremes, stall_longest_us), 0);
-        }
-        let at = std::mem::offset_of!(Control, window);
-        self.control.word32(0, at).store(number, Ordering::SeqCst);
-    }
-
-    /// Makes a slot count with this rate, or close its flows out.
-    pub fn set_slot(&self, slot: u32, setting: &Slot) {
-        self.slots.write(slot as usize, setting);
-    }
-
-    /// Sends new flows of a stream to a slot.
-    pub fn set_stream(&self, stream: u32, entry: &StreamEntry) {
-        self.streams.write(stream as usize, entry);
-    }
-
     /// Replaces all rules at once: the idle copy is written, then used.
-    pub fn set_rules(&self, tables: &Tables) {
+    pub fn set_rules(&self, rules: &KernelRules) {
         let at = std::mem::offset_of!(Control, rules);
         let word = self.control.word32(0, at);
         let copy = 1 - (word.load(Ordering::SeqCst) as usize & 1);
-        let exact = copy * EXACT_SLOTS;
-        for slot in 0..EXACT_SLOTS {
-            self.exact.write(exact + slot, &ExactEntry::default());
+        for (slot, entry) in rules.exact.iter().enumerate() {
+            self.exact.write(copy * EXACT_SLOTS + slot, entry);
         }
-        for (slot, entry) in &tables.exact {
-            self.exact.write(exact + slot, entry);
+        for (port, list) in rules.ports.iter().enumerate() {
+            self.port_lists.write(copy * PORTS + port, list);
         }
-        for (port, list) in tables.port_lists.iter().enumerate() {
-            self.port_lists
-                .write(copy * PORTS + port, &u64::from(*list));
-        }
-        for (number, list) in tables.lists.iter().enumerate() {
+        for (number, list) in rules.lists.iter().enumerate() {
             self.lists.write(copy * MAX_LISTS + number, list);
         }
         word.store(copy as u32, Ordering::SeqCst);
@@ -242,39 +219,6 @@ impl Probe {
     /// What the kernel side says of itself.
     pub fn report(&self) -> Report {
         self.report.read(0)
-    }
-
-    /// Adds up the shards of a slot from word `from` of a cell on.
-    pub fn add_words(&self, slot: u32, from: usize, sum: &mut [u64]) {
-        for shard in 0..self.size.shards {
-            self.cells
-                .add_words((slot * self.size.shards + shard) as usize, from, sum);
-        }
-    }
-
-    /// Extremes of a window over the shards of a slot.
-    pub fn extremes(&self, slot: u32, window: u32) -> Extremes {
-        let at =
-            std::mem::offset_of!(Cell, extremes) + (window as usize & 1) * size_of::<Extremes>();
-        let mut all = Extremes::NONE;
-        for shard in 0..self.size.shards {
-            let cell = (slot * self.size.shards + shard) as usize;
-            let read = |field: usize| self.cells.word32(cell, at + field).load(Ordering::Relaxed);
-            all.rtt_min_us = all
-                .rtt_min_us
-                .min(read(std::mem::offset_of!(Extremes, rtt_min_us)));
-            all.rtt_max_us = all
-                .rtt_max_us
-                .max(read(std::mem::offset_of!(Extremes, rtt_max_us)));
-            let longest = read(std::mem::offset_of!(Extremes, stall_longest_us));
-            all.stall_longest_us = all.stall_longest_us.max(longest);
-        }
-        all
-    }
-
-    /// Word of a cell where the distinct flows of a window begin.
-    pub fn distinct_word(window: u32) -> usize {
-        (std::mem::offset_of!(Cell, distinct) + (window as usize & 1) * size_of::<Distinct>()) / 8
     }
 
     /// Gauges of every sampled flow, now.
@@ -299,5 +243,64 @@ impl Probe {
     /// What the kernel answers.
     pub fn fold(&self) -> std::io::Result<()> {
         self.fold.run(&mut Vec::new())
+    }
+}
+
+impl Cells for Probe {
+    fn add_words(&self, slot: u32, from: usize, sum: &mut [u64]) {
+        for shard in 0..self.size.shards {
+            self.cells
+                .add_words((slot * self.size.shards + shard) as usize, from, sum);
+        }
+    }
+
+    fn extremes(&self, slot: u32, window: u32) -> Extremes {
+        let at =
+            std::mem::offset_of!(Cell, extremes) + (window as usize & 1) * size_of::<Extremes>();
+        let mut all = Extremes::NONE;
+        for shard in 0..self.size.shards {
+            let cell = (slot * self.size.shards + shard) as usize;
+            let read = |field: usize| self.cells.word32(cell, at + field).load(Ordering::Relaxed);
+            all.rtt_min_us = all
+                .rtt_min_us
+                .min(read(std::mem::offset_of!(Extremes, rtt_min_us)));
+            all.rtt_max_us = all
+                .rtt_max_us
+                .max(read(std::mem::offset_of!(Extremes, rtt_max_us)));
+            let longest = read(std::mem::offset_of!(Extremes, stall_longest_us));
+            all.stall_longest_us = all.stall_longest_us.max(longest);
+        }
+        all
+    }
+}
+
+impl Kernel for Probe {
+    /// `number` is of another parity than the one before.
+    fn begin_window(&self, number: u32) {
+        for cell in 0..self.cells.len() {
+            let extremes = std::mem::offset_of!(Cell, extremes)
+                + (number as usize & 1) * size_of::<Extremes>();
+            let store = |field: usize, value| {
+                self.cells
+                    .word32(cell, extremes + field)
+                    .store(value, Ordering::Relaxed);
+            };
+            store(std::mem::offset_of!(Extremes, rtt_min_us), u32::MAX);
+            store(std::mem::offset_of!(Extremes, rtt_max_us), 0);
+            store(std::mem::offset_of!(Extremes, stall_longest_us), 0);
+        }
+        let at = std::mem::offset_of!(Control, window);
+        self.control.word32(0, at).store(number, Ordering::SeqCst);
+    }
+
+    fn obey(&self, order: &Order) {
+        match order {
+            Order::Slot(slot, setting) => self.slots.write(*slot as usize, setting),
+            Order::Stream(stream, entry) => self.streams.write(*stream as usize, entry),
+        }
+    }
+
+    fn flows_open(&self) -> u64 {
+        self.report().flows_open
     }
 }
