@@ -1,0 +1,228 @@
+//! A handshake was completed: whose flow is it, and is it in the sample?
+
+use core::ptr::{null_mut, read_volatile};
+
+use aya_ebpf::{
+    bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock_ops},
+    helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get},
+    programs::SockOpsContext,
+};
+use ebpf_abi::{
+    address::{Address, FlowTuple},
+    flow::{FlowState, PENDING_HANDSHAKE},
+    hash::{flow_hash, group, selected},
+};
+
+use crate::{
+    callback::{ALL_FLAGS, Event, STATE_FLAG},
+    cell::{Slot, add, field, report},
+    maps::{self, REPORT, SLOTS, STREAMS},
+    pick,
+    tcp::Tcp,
+};
+
+const AF_INET6: u32 = 10;
+
+/// The storage of a socket, if it has one.
+#[inline(always)]
+pub fn storage(sk: *mut core::ffi::c_void) -> Option<&'static mut FlowState> {
+    // SAFETY: `sk` is a socket that the verifier tracks; without the create flag the helper
+    // answers NULL or our value, which lives as long as the program runs.
+    unsafe {
+        let flow = bpf_sk_storage_get(maps::flows(), sk, null_mut(), 0).cast::<FlowState>();
+        flow.as_mut()
+    }
+}
+
+#[inline(always)]
+fn create(sk: *mut core::ffi::c_void) -> Option<&'static mut FlowState> {
+    // SAFETY: as `storage`; with no initial value the kernel zeroes the new one.
+    unsafe {
+        let flags = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
+        let flow = bpf_sk_storage_get(maps::flows(), sk, null_mut(), flags).cast::<FlowState>();
+        flow.as_mut()
+    }
+}
+
+/// Ends our part in a socket; its storage goes, so that a reconnect starts from nothing.
+#[inline(always)]
+pub fn forget(sk: *mut core::ffi::c_void) {
+    // SAFETY: `sk` is a socket that the verifier tracks.
+    unsafe {
+        bpf_sk_storage_delete(maps::flows(), sk);
+    }
+}
+
+/// OR-s our callback flags to those that other programs set.
+#[inline(always)]
+fn hook(ctx: &SockOpsContext, event: &Event, flags: u32) {
+    if ctx.set_cb_flags((event.cb_flags | flags) as i32).is_err() {
+        report!(hook_failed, 1);
+    }
+}
+
+/// Both ends of the flow. Context fields are read one by one, volatile: the verifier takes no
+/// pointer into the context that was moved, which is what the compiler makes of a copy.
+#[inline(always)]
+fn tuple(ops: *mut bpf_sock_ops) -> FlowTuple {
+    // SAFETY: `ops` is the program's context.
+    unsafe {
+        let family = read_volatile(&raw const (*ops).family);
+        let local_port = read_volatile(&raw const (*ops).local_port) as u16;
+        // Network order, in the upper half of a word (Linux `bpf_sock_ops.remote_port`).
+        let remote_port = u32::from_be(read_volatile(&raw const (*ops).remote_port)) as u16;
+        let (local, remote) = if family == AF_INET6 {
+            let l = [
+                read_volatile(&raw const (*ops).local_ip6[0]),
+                read_volatile(&raw const (*ops).local_ip6[1]),
+                read_volatile(&raw const (*ops).local_ip6[2]),
+                read_volatile(&raw const (*ops).local_ip6[3]),
+            ];
+            let r = [
+                read_volatile(&raw const (*ops).remote_ip6[0]),
+                read_volatile(&raw const (*ops).remote_ip6[1]),
+                read_volatile(&raw const (*ops).remote_ip6[2]),
+                read_volatile(&raw const (*ops).remote_ip6[3]),
+            ];
+            (Address::from_v6(l), Address::from_v6(r))
+        } else {
+            (
+                Address::from_v4(read_volatile(&raw const (*ops).local_ip4)),
+                Address::from_v4(read_volatile(&raw const (*ops).remote_ip4)),
+            )
+        };
+        FlowTuple {
+            local,
+            remote,
+            local_port,
+            remote_port,
+        }
+    }
+}
+
+/// PASSIVE_ESTABLISHED. For a Fast Open child it comes with the SYN: then we only wait.
+#[inline(always)]
+pub fn established(ctx: &SockOpsContext, event: &Event) {
+    let Some(control) = maps::control() else {
+        return;
+    };
+    let flow = tuple(ctx.ops);
+    // SAFETY: a map value; volatile, because user space writes it.
+    let copy = unsafe { read_volatile(&raw const (*control).rules) };
+    let Some(stream) = pick::stream(&flow, copy, event.sk) else {
+        return;
+    };
+    let Some(tcp) = Tcp::from_sock(event.sk) else {
+        return;
+    };
+    if tcp.fastopen_rsk() != 0 {
+        if let Some(state) = create(event.sk) {
+            state.flags = PENDING_HANDSHAKE;
+            hook(ctx, event, STATE_FLAG);
+        } else {
+            report!(storage_failed, 1);
+        }
+        return;
+    }
+    admit(ctx, event, tcp, &flow, stream);
+}
+
+/// A Fast Open child's handshake is complete.
+#[inline(always)]
+pub fn fast_open_established(ctx: &SockOpsContext, event: &Event, tcp: Tcp) {
+    forget(event.sk);
+    let Some(control) = maps::control() else {
+        return;
+    };
+    let flow = tuple(ctx.ops);
+    // SAFETY: as in `established`.
+    let copy = unsafe { read_volatile(&raw const (*control).rules) };
+    if let Some(stream) = pick::stream(&flow, copy, event.sk) {
+        admit(ctx, event, tcp, &flow, stream);
+    }
+}
+
+/// Counts the flow in its stream's population, and starts to follow it if it is in the sample.
+#[inline(always)]
+fn admit(ctx: &SockOpsContext, event: &Event, tcp: Tcp, tuple: &FlowTuple, stream: u32) {
+    let Some(control) = maps::control() else {
+        return;
+    };
+    let Some(entry) = STREAMS.get_ptr(stream) else {
+        return;
+    };
+    // SAFETY: a map value; volatile, because user space writes it.
+    let (number, live) = unsafe {
+        (
+            read_volatile(&raw const (*entry).slot),
+            read_volatile(&raw const (*entry).live),
+        )
+    };
+    if live == 0 {
+        return;
+    }
+    let Some(slot) = Slot::get(number) else {
+        return;
+    };
+    let Some(setting) = SLOTS.get_ptr(number) else {
+        return;
+    };
+    add(field!(slot, counters.flows_seen), 1);
+    // SAFETY: as above.
+    let (key, threshold, max_flows, dry_run, window) = unsafe {
+        (
+            [
+                read_volatile(&raw const (*control).key[0]),
+                read_volatile(&raw const (*control).key[1]),
+            ],
+            read_volatile(&raw const (*setting).threshold),
+            read_volatile(&raw const (*control).max_sampled_flows),
+            read_volatile(&raw const (*control).dry_run),
+            read_volatile(&raw const (*control).window),
+        )
+    };
+    let hash = flow_hash(key, tuple);
+    if !selected(hash, threshold) {
+        return;
+    }
+    add(field!(slot, counters.flows_selected), 1);
+    if dry_run != 0 {
+        return;
+    }
+    let Some(report) = REPORT.get_ptr_mut(0) else {
+        return;
+    };
+    // Two CPUs can pass at the same time: the bound may be overshot by one flow per CPU. An
+    // exact one needs an atomic with a result, which kernels before 5.12 lack.
+    // SAFETY: a map value.
+    let open = unsafe { read_volatile(&raw const (*report).flows_open) };
+    if open >= u64::from(max_flows) {
+        add(field!(slot, counters.flows_refused), 1);
+        return;
+    }
+    let Some(flow) = create(event.sk) else {
+        report!(storage_failed, 1);
+        add(field!(slot, counters.flows_refused), 1);
+        return;
+    };
+    flow.id = hash;
+    flow.slot = number as u16;
+    flow.group = group(hash);
+    // The base is not always zero: it is the SYN-ACKs that were repeated.
+    flow.total_retrans = tcp.total_retrans();
+    flow.chrono_at_us = tcp.tcp_mstamp();
+    add(field!(slot, counters.flows_sampled), 1);
+    add(
+        field!(slot, counters.syn_retrans),
+        flow.total_retrans.into(),
+    );
+    report!(flows_open, 1);
+    let handshake_us = tcp.rtt_us();
+    // 0: not measured, as with SYN cookies.
+    if handshake_us != 0 {
+        slot.rtt_handshake(handshake_us);
+    }
+    hook(ctx, event, ALL_FLAGS);
+    // A Fast Open child may have sent before its handshake was complete.
+    crate::fold::counters(flow, tcp, slot, window);
+}

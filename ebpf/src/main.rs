@@ -1,0 +1,46 @@
+//! The program `probe`: one sock_ops program and two iterators.
+//!
+//! | program | runs | does |
+//! |---|---|---|
+//! | `flowvitals` | at establishment of every inbound connection, then at callbacks of sampled ones | picks, folds |
+//! | `walk` | when user space reads its iterator | writes one gauge record per sampled flow |
+//! | `fold` | when user space reads its iterator | folds every open flow now |
+#![no_std]
+#![no_main]
+
+mod callback;
+mod cell;
+mod establish;
+mod fold;
+mod iterate;
+mod maps;
+mod pick;
+mod tcp;
+
+use aya_ebpf::{macros::sock_ops, programs::SockOpsContext};
+
+use crate::callback::Op;
+
+/// Answer of a sock_ops program that leaves the kernel's own choices alone.
+const LEAVE: u32 = 1;
+
+#[sock_ops]
+fn flowvitals(ctx: SockOpsContext) -> u32 {
+    let event = callback::Event::read(&ctx);
+    match event.op {
+        Op::PASSIVE_ESTABLISHED => establish::established(&ctx, &event),
+        Op::RTT | Op::RETRANS | Op::RTO | Op::STATE => callback::callback(&ctx, &event),
+        _ => {}
+    }
+    LEAVE
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// The kernel lets only GPL-compatible programs call the helpers used here.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
