@@ -661,6 +661,26 @@ fn the_number_of_streams_is_bounded() {
 }
 
 #[test]
+fn the_number_of_entries_is_bounded() {
+    let list = |count: usize, at: usize| -> String {
+        (0..count)
+            .map(|i| format!("'10.{at}.{}.{}:443',", i / 256, i % 256))
+            .collect()
+    };
+    check_stream(
+        &format!("name = 'a'\nlocal = [{}]", list(1025, 0)),
+        &["3:9: stream.local: has 1025 entries (allowed: at most 1024 entries)"],
+    );
+    let many: String = (0..17)
+        .map(|at| stream(&format!("s{at}"), &format!("local = [{}]", list(1024, at))))
+        .collect();
+    check(
+        &many,
+        &["1:1: stream.local: there are 17408 entries in all `local` lists"],
+    );
+}
+
+#[test]
 fn rules_fit_into_the_kernel() {
     let nine: String = (0..9)
         .map(|i| stream(&format!("s{i}"), &format!("local = ['*:443']\nmark = {i}")))
