@@ -5,7 +5,7 @@
 
 mod explain;
 mod machine;
-mod memory;
+
 mod summary;
 
 use std::io::{self, Write};
@@ -16,8 +16,6 @@ use crate::config::{Config, diff};
 use crate::exit;
 
 pub use explain::{Explanation, Question, explain};
-pub use machine::{cgroup_id, cgroup2_mount};
-pub use memory::{KernelMemory, kernel_memory};
 
 use machine::Report;
 

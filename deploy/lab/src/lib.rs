@@ -1,1 +1,19 @@
-//! Placeholder docs, replaced by the first real module.
+//! A lossy network and real servers on one machine, for tests, benches and the demo.
+//!
+//! [`network::Network`] is two network namespaces with a link whose loss, blackouts and (with
+//! [`delay`]) one-way delay are set while traffic runs. [`traffic`] moves bytes over it and counts
+//! them on both ends, [`counters`] reads what the kernel of each side counted meanwhile.
+//!
+//! Limits: Linux, root (or CAP_NET_ADMIN and CAP_SYS_ADMIN), the Debian packages iproute2 and
+//! iptables; the delay link also needs `/dev/net/tun`. Everything made here is removed by `Drop`;
+//! what a killed process left behind is removed by the next [`netns::Namespace::new`].
+
+pub mod clock;
+pub mod command;
+pub mod counters;
+pub mod delay;
+pub mod filter;
+pub mod netns;
+pub mod network;
+mod offload;
+pub mod traffic;

@@ -3,14 +3,14 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use nix::unistd::{AccessFlags, access, geteuid};
 
 use crate::config::key::{Key, KeyError};
 use crate::config::{Config, ConfigError, ConfigWarning};
+use crate::kernel::cgroup::{cgroup_id, cgroup2_mount};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -85,22 +85,6 @@ fn look_at_cgroups(config: &Config, report: &mut Report) {
     }
 }
 
-/// Where the cgroup-v2 hierarchy is mounted, from the text of `/proc/self/mounts`.
-pub fn cgroup2_mount(mounts: &str) -> Option<PathBuf> {
-    mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ').skip(1);
-        let (path, kind) = (fields.next()?, fields.next()?);
-        (kind == "cgroup2").then(|| PathBuf::from(path.replace("\\040", " ")))
-    })
-}
-
-/// The kernel's id of a cgroup: the inode number of its directory.
-pub fn cgroup_id(mount: &Path, path: &str) -> Option<u64> {
-    let directory = mount.join(path.trim_start_matches('/'));
-    let found = fs::metadata(directory).ok()?;
-    found.is_dir().then(|| found.ino())
-}
-
 fn look_at_port(config: &Config, report: &mut Report) {
     let listen = config.metrics.listen;
     let Err(error) = TcpListener::bind(listen) else {
@@ -167,6 +151,8 @@ fn writable(directory: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     #[test]

@@ -9,7 +9,7 @@ use crate::config::pattern::Net;
 use crate::config::{Config, StreamConfig, WALK_BUDGET_PERCENT, WALK_NS_PER_SOCKET};
 
 use super::machine::Report;
-use super::memory::kernel_memory;
+use crate::kernel::memory::Size;
 
 /// Entries of a list that are shown before "and N more".
 const SHOWN: usize = 4;
@@ -106,7 +106,7 @@ fn write_outlets(config: &Config, machine: Option<&Report>, out: &mut dyn Write)
 fn write_memory(config: &Config, out: &mut dyn Write) -> io::Result<()> {
     let cpus = available_parallelism().map_or(1, |cpus| cpus.get() as u32);
     let streams = config.streams.len() as u32;
-    let memory = kernel_memory(streams, cpus, config.sampling.max_sampled_flows);
+    let memory = Size::new(streams, cpus).memory(config.sampling.max_sampled_flows);
     let fixed_bytes = memory.rules_bytes + memory.cells_bytes;
     writeln!(
         out,
