@@ -1,0 +1,111 @@
+//! `doctor`: what this kernel and these privileges allow, what would be sampled, what is not seen.
+//!
+//! Input: the machine's own files, a [`Subject`] from the configuration, the result of a load trial. Output: a
+//! [`Report`]. Limits: changes nothing; brokers get five seconds to answer.
+
+mod brokers;
+mod clock;
+mod kernel;
+mod machine;
+mod report;
+mod sockets;
+
+use nix::sys::resource::{Resource, getrlimit};
+
+pub use clock::{ClockQuality, clock_quality};
+pub use machine::Machine;
+pub use report::{Check, Essential, Level, Report};
+pub use sockets::{Listener, LocalRule};
+
+use crate::config::Config;
+use crate::daemon::kafka_settings;
+use crate::kernel::load::KernelError;
+use crate::node_stats;
+use crate::sink::KafkaSettings;
+
+/// What the configuration says, as far as it can be looked into from outside.
+#[derive(Clone, Debug, Default)]
+pub struct Subject {
+    /// Local sides of the streams' rules, in file order.
+    pub rules: Vec<LocalRule>,
+    /// The Kafka sink, if there is one.
+    pub kafka: Option<KafkaSettings>,
+}
+
+impl Subject {
+    /// From a whole configuration.
+    pub fn of(config: &Config) -> Self {
+        let rules = config.streams.iter().flat_map(|stream| {
+            stream.local.iter().map(|pattern| LocalRule {
+                stream: stream.name.clone(),
+                prefix: pattern.net,
+                ports: pattern.ports.first..=pattern.ports.last,
+            })
+        });
+        Self {
+            rules: rules.collect(),
+            kafka: kafka_settings(config),
+        }
+    }
+}
+
+/// The check for a kernel side that does not load.
+pub fn trial_failed(error: &KernelError) -> Check {
+    let (essential, todo) = match error {
+        KernelError::Privilege(_) => (
+            Essential::Privilege,
+            "run as root, or with these capabilities",
+        ),
+        _ => (
+            Essential::Kernel,
+            "use a kernel that allows it (6.1 or later is tested)",
+        ),
+    };
+    Check::no("kernel side", error.to_string(), todo, Some(essential))
+}
+
+/// Makes all checks. `subject` is absent without a configuration; `kernel_trial` is the result of loading the kernel side
+/// for a trial, where that was tried. Blocks for as long as the brokers take.
+pub fn examine(
+    machine: &Machine,
+    subject: Option<&Subject>,
+    kernel_trial: Option<Check>,
+) -> Report {
+    let memlock = getrlimit(Resource::RLIMIT_MEMLOCK).map_or(Some(0), |(soft, _)| {
+        (soft != libc::RLIM_INFINITY).then_some(soft)
+    });
+    let mut checks = vec![
+        kernel::release(machine),
+        kernel::cgroup2(machine),
+        kernel::btf(machine),
+    ];
+    checks.extend(kernel::capabilities(machine));
+    checks.extend([
+        kernel::unprivileged_bpf(machine),
+        kernel::lockdown(machine),
+        kernel::jit(machine),
+        kernel::bpf_stats(machine),
+        kernel::memlock(machine, memlock),
+    ]);
+    checks.extend(kernel_trial);
+    checks.push(kernel::congestion_control(machine));
+    checks.push(clock::check(clock_quality()));
+    checks.push(sockets::quic(
+        machine,
+        node_stats::net_counters_under(&machine.path("proc/self/net")).ok(),
+    ));
+    if let Some(subject) = subject {
+        checks.extend(sockets::would_be_sampled(
+            &sockets::listeners(machine),
+            &subject.rules,
+        ));
+        checks.extend(
+            subject
+                .kafka
+                .as_ref()
+                .map(brokers::check)
+                .unwrap_or_default(),
+        );
+    }
+    Report { checks }
+}

@@ -1,0 +1,297 @@
+//! The Kafka sink.
+//!
+//! Input: the queue. Output: records, each confirmed by the brokers or counted as a dead letter; the [`Ledger`] keeps the
+//! books and the state. An event stays in the table of events in flight until its delivery report, so that a producer
+//! which breaks can be replaced without a loss; consumers drop what was doubled by its sequence.
+//! Limits: [`inflight`] per kind; what finds no room waits in the queue, whose oldest is dropped.
+
+mod class;
+mod health;
+mod inflight;
+mod producer;
+mod settings;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::error::RDKafkaErrorCode as Code;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use self::class::{Class, class};
+use self::health::Health;
+use self::inflight::{Id, InFlight};
+use self::producer::{Life, Report};
+pub use self::settings::{KafkaError, KafkaSettings, Topics, client_config};
+use super::ledger::{Ledger, SinkState};
+use super::queue::{QueueReceiver, Queued};
+use super::record::Kind;
+
+/// How often holds and state are looked at.
+const TICK: Duration = Duration::from_millis(250);
+/// Reports worked off between two looks at the queue.
+const REPORTS_AT_ONCE: usize = 512;
+/// Dead letters are logged at most this often; all are counted.
+const DEAD_LETTER_LOG: Duration = Duration::from_secs(60);
+/// A broken producer is replaced at most this often.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
+
+/// What was left when the sink stopped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Events not taken from the queue.
+    pub queued: usize,
+    /// Events sent but not confirmed: they may or may not have arrived.
+    pub unconfirmed: usize,
+}
+
+/// The sink.
+pub struct KafkaSink {
+    settings: KafkaSettings,
+    config: ClientConfig,
+    ledger: Arc<Ledger>,
+    in_flight: InFlight,
+    health: Health,
+    life: Life,
+    reports: UnboundedReceiver<Report>,
+    report_to: UnboundedSender<Report>,
+    last_dead_letter_log: Option<Instant>,
+    last_renewal: Option<Instant>,
+}
+
+impl KafkaSink {
+    /// Makes the producer. An error is the configuration's: a broker that is away is none.
+    pub fn new(settings: KafkaSettings, ledger: Arc<Ledger>) -> Result<Self, KafkaError> {
+        let config = client_config(&settings)?;
+        let (report_to, reports) = unbounded_channel();
+        let life = Life::start(1, &config, report_to.clone())?;
+        Ok(Self {
+            settings,
+            config,
+            ledger,
+            in_flight: InFlight::default(),
+            health: Health::default(),
+            life,
+            reports,
+            report_to,
+            last_dead_letter_log: None,
+            last_renewal: None,
+        })
+    }
+
+    /// Sends what the queue gives until its sender is gone, then empties itself within the flush timeout.
+    pub async fn run(mut self, mut queue: QueueReceiver) -> Drained {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut reports = Vec::with_capacity(REPORTS_AT_ONCE);
+        let mut deadline: Option<Instant> = None;
+        loop {
+            let open = self.open();
+            // The queue is asked no more once it ended: it would answer at once, for ever.
+            let ask = open.contains(&true) && deadline.is_none();
+            tokio::select! {
+                biased;
+                count = self.reports.recv_many(&mut reports, REPORTS_AT_ONCE) => {
+                    debug_assert!(count > 0, "this end holds a sender too");
+                    for report in reports.drain(..) {
+                        self.on_report(report);
+                    }
+                }
+                queued = queue.recv(open), if ask => match queued {
+                    Some(queued) => self.on_event(queued),
+                    None => deadline = Some(Instant::now() + self.settings.flush_timeout),
+                },
+                _ = tick.tick() => self.on_tick(),
+            }
+            if queue.is_closed() {
+                let deadline =
+                    *deadline.get_or_insert_with(|| Instant::now() + self.settings.flush_timeout);
+                while let Some(queued) = queue.try_recv(self.open()) {
+                    self.on_event(queued);
+                }
+                let empty = queue.is_empty() && self.in_flight.is_empty();
+                if empty || Instant::now() >= deadline {
+                    return self.finish(queue.len());
+                }
+            }
+        }
+    }
+
+    fn open(&self) -> [bool; 3] {
+        Kind::ALL.map(|kind| self.health.is_open(kind) && self.in_flight.has_room(kind))
+    }
+
+    fn finish(self, queued: usize) -> Drained {
+        let left = Drained {
+            queued,
+            unconfirmed: self.in_flight.len(),
+        };
+        if left == Drained::default() {
+            info!("all events are confirmed");
+        } else {
+            warn!(queued = left.queued, unconfirmed = left.unconfirmed, state = %self.ledger.state(), "events are left behind");
+        }
+        self.life.end();
+        left
+    }
+
+    fn on_event(&mut self, queued: Queued) {
+        let id = self.in_flight.add(queued);
+        self.send(id);
+    }
+
+    fn send(&mut self, id: Id) {
+        let Some(entry) = self.in_flight.get_mut(id) else {
+            return;
+        };
+        let topic = self.settings.topics.of(entry.queued.record.kind);
+        entry.sent_in = Some(self.life.number());
+        if let Err(code) = self.life.send(topic, id, &entry.queued.record) {
+            self.on_failure(self.life.number(), id, code);
+        }
+    }
+
+    fn on_report(&mut self, report: Report) {
+        match report {
+            // A confirmation counts whichever life it comes from.
+            Report::Delivery {
+                id, result: Ok(()), ..
+            } => {
+                if let Some(queued) = self.in_flight.remove(id) {
+                    self.ledger.delivered(queued.since.elapsed());
+                    self.health.delivered(queued.record.kind);
+                }
+            }
+            Report::Delivery {
+                life,
+                id,
+                result: Err(code),
+            } => self.on_failure(life, id, code),
+            Report::Trouble { life, .. } if life != self.life.number() => {}
+            Report::Trouble { code, reason, .. } => {
+                self.health.trouble(reason);
+                if code == Code::Fatal {
+                    self.renew();
+                }
+            }
+            Report::Probed { life, kind } if life == self.life.number() => self.send_waiting(kind),
+            Report::Probed { .. } => {}
+        }
+    }
+
+    fn on_failure(&mut self, life: u64, id: Id, code: Code) {
+        if life != self.life.number() {
+            return;
+        }
+        let class = if self.life.fatal().is_some() {
+            Class::Fatal
+        } else {
+            class(code)
+        };
+        if class == Class::DeadLetter {
+            self.bury(id, code);
+            return;
+        }
+        let Some(kind) = self.in_flight.send_again(id, life) else {
+            return;
+        };
+        match class {
+            Class::Fatal => self.renew(),
+            Class::DeadLetter | Class::Retry | Class::Hold => {
+                let topic = self.settings.topics.of(kind);
+                self.health
+                    .hold(kind, format!("topic {topic}: {code}"), Instant::now());
+            }
+        }
+    }
+
+    fn bury(&mut self, id: Id, code: Code) {
+        let Some(queued) = self.in_flight.remove(id) else {
+            return;
+        };
+        self.ledger.dead_letter(&queued.record);
+        let now = Instant::now();
+        if self
+            .last_dead_letter_log
+            .is_none_or(|last| now.duration_since(last) >= DEAD_LETTER_LOG)
+        {
+            self.last_dead_letter_log = Some(now);
+            let total = self.ledger.totals().dead_letter;
+            error!(key = queued.record.key, bytes = queued.record.payload.len(), %code, total, "no broker takes this event: it is given up and counted");
+        }
+    }
+
+    /// A new producer for a broken one; all unconfirmed events go again.
+    fn renew(&mut self) {
+        let now = Instant::now();
+        if self
+            .last_renewal
+            .is_some_and(|last| now.duration_since(last) < RENEWAL_PAUSE)
+        {
+            return;
+        }
+        self.last_renewal = Some(now);
+        let reason = self.life.fatal().unwrap_or_else(|| "not said".to_owned());
+        match Life::start(self.life.number() + 1, &self.config, self.report_to.clone()) {
+            Ok(life) => std::mem::replace(&mut self.life, life).end(),
+            Err(error) => {
+                error!(%error, "no new producer can be made; the next try is in a second");
+                return;
+            }
+        }
+        self.ledger.renewed();
+        warn!(
+            reason,
+            unconfirmed = self.in_flight.len(),
+            "the producer broke; a new one sends all unconfirmed events again"
+        );
+        self.in_flight.send_all_again();
+        for kind in Kind::ALL {
+            self.send_waiting(kind);
+        }
+    }
+
+    /// Sends the events of a kind that wait, and lets new ones through once they are all on their way.
+    fn send_waiting(&mut self, kind: Kind) {
+        for id in self.in_flight.waiting(kind) {
+            let before = self.life.number();
+            self.send(id);
+            let failed = self
+                .in_flight
+                .get_mut(id)
+                .is_some_and(|entry| entry.sent_in.is_none());
+            if failed || self.life.number() != before {
+                return;
+            }
+        }
+        if self.in_flight.len_of(kind) == 0 {
+            self.health.release(kind);
+        }
+    }
+
+    fn on_tick(&mut self) {
+        if self.life.fatal().is_some() {
+            self.renew();
+        }
+        for kind in self.health.due(Instant::now()) {
+            self.life.probe(self.settings.topics.of(kind), kind);
+        }
+        let state = self
+            .health
+            .state(self.in_flight.oldest().map(|since| since.elapsed()));
+        if self.ledger.set_state(state.clone()) {
+            match state {
+                SinkState::Degraded(reason) => warn!(
+                    reason,
+                    waiting = self.ledger.totals().waiting,
+                    "sink: degraded"
+                ),
+                SinkState::Ok | SinkState::Starting => {
+                    info!(waiting = self.ledger.totals().waiting, "sink: {state}")
+                }
+            }
+        }
+    }
+}
