@@ -172,6 +172,7 @@ impl Slot {
             found.network_us.into(),
         );
         add_some(field!(self, counters.stall_other_us), found.other_us.into());
+        add_some(field!(self, counters.stalls_ended), found.ended.into());
         let us = u64::from(found.network_us) + u64::from(found.other_us);
         // SAFETY: as in `field!`.
         add_some(unsafe { &raw mut (*self.group(flow)).stall_us }, us);

@@ -61,8 +61,9 @@ fn hook(ctx: &SockOpsContext, event: &Event, flags: u32) {
     }
 }
 
-/// Both ends of the flow. Context fields are read one by one, volatile: the verifier takes no
-/// pointer into the context that was moved, which is what the compiler makes of a copy.
+/// Both ends of the flow. Every field of the context is read by itself and before any branch:
+/// otherwise the compiler joins loads through a moved pointer, which the verifier refuses
+/// ("dereference of modified ctx ptr").
 #[inline(always)]
 fn tuple(ops: *mut bpf_sock_ops) -> FlowTuple {
     // SAFETY: `ops` is the program's context.
@@ -71,25 +72,24 @@ fn tuple(ops: *mut bpf_sock_ops) -> FlowTuple {
         let local_port = read_volatile(&raw const (*ops).local_port) as u16;
         // Network order, in the upper half of a word (Linux `bpf_sock_ops.remote_port`).
         let remote_port = u32::from_be(read_volatile(&raw const (*ops).remote_port)) as u16;
+        let local4 = read_volatile(&raw const (*ops).local_ip4);
+        let remote4 = read_volatile(&raw const (*ops).remote_ip4);
+        let local6 = [
+            read_volatile(&raw const (*ops).local_ip6[0]),
+            read_volatile(&raw const (*ops).local_ip6[1]),
+            read_volatile(&raw const (*ops).local_ip6[2]),
+            read_volatile(&raw const (*ops).local_ip6[3]),
+        ];
+        let remote6 = [
+            read_volatile(&raw const (*ops).remote_ip6[0]),
+            read_volatile(&raw const (*ops).remote_ip6[1]),
+            read_volatile(&raw const (*ops).remote_ip6[2]),
+            read_volatile(&raw const (*ops).remote_ip6[3]),
+        ];
         let (local, remote) = if family == AF_INET6 {
-            let l = [
-                read_volatile(&raw const (*ops).local_ip6[0]),
-                read_volatile(&raw const (*ops).local_ip6[1]),
-                read_volatile(&raw const (*ops).local_ip6[2]),
-                read_volatile(&raw const (*ops).local_ip6[3]),
-            ];
-            let r = [
-                read_volatile(&raw const (*ops).remote_ip6[0]),
-                read_volatile(&raw const (*ops).remote_ip6[1]),
-                read_volatile(&raw const (*ops).remote_ip6[2]),
-                read_volatile(&raw const (*ops).remote_ip6[3]),
-            ];
-            (Address::from_v6(l), Address::from_v6(r))
+            (Address::from_v6(local6), Address::from_v6(remote6))
         } else {
-            (
-                Address::from_v4(read_volatile(&raw const (*ops).local_ip4)),
-                Address::from_v4(read_volatile(&raw const (*ops).remote_ip4)),
-            )
+            (Address::from_v4(local4), Address::from_v4(remote4))
         };
         FlowTuple {
             local,

@@ -100,8 +100,7 @@ fn walk(ctx: *mut StorageIter) -> i32 {
         id: flow.id,
         now_us: now_ns / 1000,
         delivered_us: tcp.delivered_mstamp(),
-        stall_since_us: flow.stall_since_us,
-        stall_until_us: flow.stall_until_us,
+        resumed_us: flow.resumed_us,
         limit_us: stall::limit_us(tcp.rtt_us(), tcp.rttvar_us()),
         active_window: flow.active_window,
         stall_window: flow.stall_window,
@@ -109,7 +108,7 @@ fn walk(ctx: *mut StorageIter) -> i32 {
         group: flow.group,
         state: waits_for(tcp),
         flags,
-        reserved: [0; 7],
+        reserved: 0,
     };
     // SAFETY: `meta` and its `seq` are tracked; the record is all initialised bytes.
     unsafe {

@@ -28,6 +28,8 @@ pub struct Seen {
 pub struct Found {
     /// Stalls recognised now.
     pub stalls: u32,
+    /// Stalls that ended now.
+    pub ended: u32,
     /// Time now known to be the network's.
     pub network_us: u32,
     /// Time now known to be something else's.
@@ -98,7 +100,7 @@ fn end(flow: &mut FlowState, until_us: u64, seen: &Seen, found: &mut Found) {
         flow.verdict_at_us = seen.now_us + length as u64 + seen.limit_us as u64;
     }
     flow.stall = STALL_NONE;
-    flow.stall_until_us = until_us;
+    found.ended += 1;
 }
 
 /// Any callback: ends a stall whose flow has moved on.
@@ -140,6 +142,12 @@ pub fn timer(flow: &mut FlowState, seen: &Seen, again: bool, found: &mut Found) 
 #[inline(always)]
 pub fn sample(flow: &mut FlowState, seen: &Seen, rtt_us: u32, found: &mut Found) {
     settle(flow, seen, false, found);
+    // A send that ends an idle time moves `delivered_mstamp` to itself: that is when a flow
+    // resumed that had waited for its receiver, and which no other callback would show.
+    if elapsed_us(flow.delivered_us, seen.delivered_us) > SHORTEST_US {
+        flow.resumed_us = seen.delivered_us;
+    }
+    flow.delivered_us = seen.delivered_us;
     if flow.stall != STALL_NONE {
         // The callback runs before `delivered_mstamp` moves, mostly.
         let moved = seen.delivered_us != flow.stall_since_us;
@@ -159,10 +167,9 @@ pub fn sample(flow: &mut FlowState, seen: &Seen, rtt_us: u32, found: &mut Found)
     if gap > seen.limit_us && rtt_us > seen.limit_us {
         let length = if gap < rtt_us { gap } else { rtt_us };
         found.stalls += 1;
+        found.ended += 1;
         found.other_us += length;
         longest(found, length);
-        flow.stall_since_us = seen.delivered_us;
-        flow.stall_until_us = seen.now_us;
     }
 }
 
@@ -213,6 +220,7 @@ mod tests {
             let mut found = Found::default();
             call(&mut self.flow, &seen, &mut found);
             self.sum.stalls += found.stalls;
+            self.sum.ended += found.ended;
             self.sum.network_us += found.network_us;
             self.sum.other_us += found.other_us;
             self.sum.longest_us = self.sum.longest_us.max(found.longest_us);
@@ -248,13 +256,14 @@ mod tests {
         run.check(1, 0, 0);
         run.at(1660, 1000, AGAIN);
         run.check(1, 660, 0);
+        assert_eq!(run.sum.ended, 0);
         run.at(2540, 1000, AGAIN);
         run.check(1, 1540, 0);
         run.at(4320, 1000, SAMPLE);
         run.check(1, 3320, 0);
         run.at(4340, 4320, SAMPLE);
         run.check(1, 3320, 0);
-        assert_eq!(run.sum.longest_us, 3_320_000);
+        assert_eq!((run.sum.longest_us, run.sum.ended), (3_320_000, 1));
     }
 
     #[test]
@@ -300,6 +309,7 @@ mod tests {
         run.at(1000, 980, SAMPLE);
         // Ten seconds of nothing; the send after it moves `delivered_mstamp` to itself.
         run.at(11_020, 11_000, SAMPLE);
+        assert_eq!(run.flow.resumed_us, 11_000 * MS);
         run.at(11_100, 11_060, FIRST);
         run.check(0, 0, 0);
     }

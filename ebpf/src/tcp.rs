@@ -51,6 +51,9 @@ impl Tcp {
     /// From a socket of any kind that the verifier tracks; `None` if it is not a full TCP one.
     #[inline(always)]
     pub fn from_sock<T>(sk: *mut T) -> Option<Self> {
+        if sk.is_null() {
+            return None;
+        }
         // SAFETY: the helper takes any tracked socket and answers NULL for a wrong kind.
         let tcp = unsafe { bpf_skc_to_tcp_sock(sk.cast()) };
         if tcp.is_null() {

@@ -1,9 +1,26 @@
-//! Placeholder docs, replaced by the first real module.
+//! The daemon on each edge node.
+//!
+//! The way of the data: `config → rules → kernel → stage → sink`, with `metrics` beside it.
 
-pub mod doctor;
+pub mod cli;
+pub mod exit;
+
+pub mod check;
+pub mod config;
+pub mod rules;
+
+pub mod kernel;
+
+pub mod stage;
+
+pub mod sink;
+
 pub mod latency;
 pub mod metrics;
 pub mod node_stats;
 pub mod notify;
-pub mod sink;
+
+pub mod daemon;
+
+pub mod doctor;
 pub mod top;

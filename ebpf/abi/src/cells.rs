@@ -59,6 +59,8 @@ pub struct Counters {
     pub rtt_slow: u64,
     /// Stalls recognised.
     pub stalls: u64,
+    /// Stalls that ended: the difference to `stalls` is open.
+    pub stalls_ended: u64,
     /// Time in stalls that retransmission timers bear witness to, µs.
     pub stall_network_us: u64,
     /// Time without progress that ended with no loss shown, µs.
@@ -174,6 +176,7 @@ impl Cell {
             rtt_sum_us: 0,
             rtt_slow: 0,
             stalls: 0,
+            stalls_ended: 0,
             stall_network_us: 0,
             stall_other_us: 0,
             busy_jiffies: 0,
@@ -201,13 +204,13 @@ impl Cell {
 }
 
 const WORD: usize = size_of::<u64>();
-const _: () = assert!(size_of::<Counters>() == 26 * WORD);
+const _: () = assert!(size_of::<Counters>() == 27 * WORD);
 const _: () = assert!(size_of::<Distinct>() == 12 * WORD);
 const _: () = assert!(size_of::<Extremes>() == 16);
 const _: () = assert!(size_of::<Group>() == 6 * WORD);
 const _: () = assert!(
     size_of::<Cell>()
-        == (26 + 2 * 12 + 2 * 2 + GROUPS * 6 + RTT_BUCKETS + 2 * COARSE_BUCKETS) * WORD
+        == (27 + 2 * 12 + 2 * 2 + GROUPS * 6 + RTT_BUCKETS + 2 * COARSE_BUCKETS) * WORD
 );
 
 /// Bytes of kernel memory that the cells of `slots` slots take on `shards` shards.

@@ -27,8 +27,10 @@ pub struct FlowState {
     pub bytes_retrans: u64,
     /// `delivered_mstamp` from which the open (or else the last) stall counts.
     pub stall_since_us: u64,
-    /// End of the last stall or gap that a callback saw.
-    pub stall_until_us: u64,
+    /// `delivered_mstamp` at the last RTT sample.
+    pub delivered_us: u64,
+    /// End of the last long time without a delivery, whether it was a stall or not.
+    pub resumed_us: u64,
     /// When the chronographs were last folded.
     pub chrono_at_us: u64,
     /// When an undecided stall is taken for loss.
@@ -71,4 +73,4 @@ pub struct FlowState {
     pub reserved: [u8; 7],
 }
 
-const _: () = assert!(size_of::<FlowState>() == 128);
+const _: () = assert!(size_of::<FlowState>() == 136);

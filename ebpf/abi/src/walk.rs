@@ -10,11 +10,11 @@ pub const RECEIVER: u8 = 2;
 pub const SENDER: u8 = 3;
 
 /// [`WalkRecord::flags`]: a callback saw a stall that is still open.
-pub const STALL_OPEN: u8 = 1;
+pub const STALL_OPEN: u32 = 1;
 /// [`WalkRecord::flags`]: our callback flags are gone from the socket.
-pub const UNHOOKED: u8 = 2;
+pub const UNHOOKED: u32 = 2;
 /// [`WalkRecord::flags`]: the receiver's window is zero.
-pub const ZERO_WINDOW: u8 = 4;
+pub const ZERO_WINDOW: u32 = 4;
 
 /// A flow as the walk saw it. Times as in [`crate::flow::FlowState`].
 #[repr(C)]
@@ -26,10 +26,8 @@ pub struct WalkRecord {
     pub now_us: u64,
     /// `delivered_mstamp`.
     pub delivered_us: u64,
-    /// As [`crate::flow::FlowState::stall_since_us`].
-    pub stall_since_us: u64,
-    /// As [`crate::flow::FlowState::stall_until_us`].
-    pub stall_until_us: u64,
+    /// As [`crate::flow::FlowState::resumed_us`].
+    pub resumed_us: u64,
     /// Longest time without progress that is not a stall yet, µs.
     pub limit_us: u32,
     /// As [`crate::flow::FlowState::active_window`].
@@ -43,9 +41,9 @@ pub struct WalkRecord {
     /// [`IDLE`], [`IN_FLIGHT`], [`RECEIVER`] or [`SENDER`].
     pub state: u8,
     /// [`STALL_OPEN`], [`UNHOOKED`], [`ZERO_WINDOW`].
-    pub flags: u8,
+    pub flags: u32,
     /// Always 0.
-    pub reserved: [u8; 7],
+    pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<WalkRecord>() == 64);
+const _: () = assert!(size_of::<WalkRecord>() == 56);

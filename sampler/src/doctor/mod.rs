@@ -17,6 +17,9 @@ pub use machine::Machine;
 pub use report::{Check, Essential, Level, Report};
 pub use sockets::{Listener, LocalRule};
 
+use crate::config::Config;
+use crate::daemon::kafka_settings;
+use crate::kernel::load::KernelError;
 use crate::node_stats;
 use crate::sink::KafkaSettings;
 
@@ -27,6 +30,38 @@ pub struct Subject {
     pub rules: Vec<LocalRule>,
     /// The Kafka sink, if there is one.
     pub kafka: Option<KafkaSettings>,
+}
+
+impl Subject {
+    /// From a whole configuration.
+    pub fn of(config: &Config) -> Self {
+        let rules = config.streams.iter().flat_map(|stream| {
+            stream.local.iter().map(|pattern| LocalRule {
+                stream: stream.name.clone(),
+                prefix: pattern.net,
+                ports: pattern.ports.first..=pattern.ports.last,
+            })
+        });
+        Self {
+            rules: rules.collect(),
+            kafka: kafka_settings(config),
+        }
+    }
+}
+
+/// The check for a kernel side that does not load.
+pub fn trial_failed(error: &KernelError) -> Check {
+    let (essential, todo) = match error {
+        KernelError::Privilege(_) => (
+            Essential::Privilege,
+            "run as root, or with these capabilities",
+        ),
+        _ => (
+            Essential::Kernel,
+            "use a kernel that allows it (6.1 or later is tested)",
+        ),
+    };
+    Check::no("kernel side", error.to_string(), todo, Some(essential))
 }
 
 /// Makes all checks. `subject` is absent without a configuration; `kernel_trial` is the result of loading the kernel side

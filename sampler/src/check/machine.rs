@@ -1,0 +1,188 @@
+//! What only the machine can say about a configuration. Reads, and changes nothing.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+use nix::unistd::{AccessFlags, access, geteuid};
+
+use crate::config::key::{Key, KeyError};
+use crate::config::{Config, ConfigError, ConfigWarning};
+use crate::kernel::cgroup::{cgroup_id, cgroup2_mount};
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub(super) errors: Vec<ConfigError>,
+    pub(super) warnings: Vec<ConfigWarning>,
+    /// The sampling key; none: it is wrong, or will be made at the first start.
+    pub(super) key: Option<Key>,
+    /// The metrics port is held by a sampler that runs.
+    pub(super) already_running: bool,
+}
+
+/// Looks at everything that the configuration names.
+pub(super) fn look(config: &Config) -> Report {
+    let mut report = Report::default();
+    look_at_key(config, &mut report);
+    look_at_cgroups(config, &mut report);
+    look_at_port(config, &mut report);
+    look_at_state(config, &mut report);
+    report
+}
+
+fn look_at_key(config: &Config, report: &mut Report) {
+    match config.sampling_key().read() {
+        Ok(key) => {
+            if let Some(message) = key.as_ref().and_then(|key| key.warning.clone()) {
+                let place = config.place_or_file(&config.places.key_file);
+                let option = "sampling.key_file".to_owned();
+                report.warnings.push(ConfigWarning {
+                    place,
+                    option,
+                    message,
+                });
+            }
+            report.key = key;
+        }
+        Err(KeyError::File(error)) => report.errors.push(error),
+        Err(error) => report.errors.push(ConfigError {
+            place: config.place_or_file(&config.places.state_directory),
+            option: "state.directory".to_owned(),
+            message: error.to_string(),
+            allowed: "a directory of the service's user".to_owned(),
+        }),
+    }
+}
+
+fn look_at_cgroups(config: &Config, report: &mut Report) {
+    let mut with_cgroup = config
+        .streams
+        .iter()
+        .filter_map(|s| Some((s, s.cgroup.as_deref()?)))
+        .peekable();
+    if with_cgroup.peek().is_none() {
+        return;
+    }
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let mount = cgroup2_mount(&mounts);
+    for (stream, path) in with_cgroup {
+        let absent = match &mount {
+            Some(mount) if cgroup_id(mount, path).is_some() => continue,
+            Some(mount) => format!("is not below {}", mount.display()),
+            None => "cannot be found: no cgroup2 file system is mounted".to_owned(),
+        };
+        report.warnings.push(ConfigWarning {
+            place: stream.places.stream.clone(),
+            option: "stream.cgroup".to_owned(),
+            message: format!(
+                "cgroup {path} of stream `{}` {absent}: the stream is degraded until it comes",
+                stream.name
+            ),
+        });
+    }
+}
+
+fn look_at_port(config: &Config, report: &mut Report) {
+    let listen = config.metrics.listen;
+    let Err(error) = TcpListener::bind(listen) else {
+        return;
+    };
+    if error.kind() == io::ErrorKind::AddrInUse && is_a_sampler(listen) {
+        report.already_running = true;
+        return;
+    }
+    report.errors.push(ConfigError {
+        place: config.place_or_file(&config.places.metrics_listen),
+        option: "metrics.listen".to_owned(),
+        message: format!("{listen} cannot be bound: {error}"),
+        allowed: "a free loopback port".to_owned(),
+    });
+}
+
+/// Whether who listens there speaks as a sampler does: then `check` runs beside the service.
+fn is_a_sampler(listen: SocketAddr) -> bool {
+    const PATIENCE: Duration = Duration::from_millis(1_000);
+    const ENOUGH_BYTES: u64 = 256 * 1024;
+    let ask = || -> io::Result<Vec<u8>> {
+        let mut stream = TcpStream::connect_timeout(&listen, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        write!(stream, "GET /metrics HTTP/1.0\r\nHost: {listen}\r\n\r\n")?;
+        let mut answer = Vec::new();
+        stream.take(ENOUGH_BYTES).read_to_end(&mut answer)?;
+        Ok(answer)
+    };
+    let ours = b"flowvitals_";
+    ask().is_ok_and(|answer| answer.windows(ours.len()).any(|window| window == ours))
+}
+
+fn look_at_state(config: &Config, report: &mut Report) {
+    let directory = &config.state.directory;
+    let refused = match fs::metadata(directory) {
+        Ok(found) if !found.is_dir() => "is not a directory".to_owned(),
+        Ok(_) => match writable(directory) {
+            true => return,
+            false => format!("cannot be written by user {}", geteuid()),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            match directory.ancestors().find(|ancestor| ancestor.exists()) {
+                Some(parent) if writable(parent) => return,
+                _ => format!("is not there and cannot be made by user {}", geteuid()),
+            }
+        }
+        Err(error) => format!("cannot be read: {error}"),
+    };
+    report.errors.push(ConfigError {
+        place: config.place_or_file(&config.places.state_directory),
+        option: "state.directory".to_owned(),
+        message: format!("{} {refused}", directory.display()),
+        allowed: "a directory that the service's user may write, or whose parent it may".to_owned(),
+    });
+}
+
+fn writable(directory: &Path) -> bool {
+    directory.is_dir() && access(directory, AccessFlags::W_OK | AccessFlags::X_OK).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cgroup2_mount_is_found() {
+        let check = |mounts: &str, expected: Option<&str>| {
+            assert_eq!(
+                cgroup2_mount(mounts).as_deref(),
+                expected.map(Path::new),
+                "{mounts}"
+            );
+        };
+        check("", None);
+        check("cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\n", None);
+        check(
+            "proc /proc proc rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0\n",
+            Some("/sys/fs/cgroup"),
+        );
+        check(
+            "none /sys/fs/cgroup/unified cgroup2 rw 0 0",
+            Some("/sys/fs/cgroup/unified"),
+        );
+        check(
+            "none /mnt/with\\040space cgroup2 rw 0 0",
+            Some("/mnt/with space"),
+        );
+    }
+
+    #[test]
+    fn a_cgroup_is_known_by_its_inode() {
+        let mount = tempfile::tempdir().unwrap();
+        fs::create_dir_all(mount.path().join("a/b")).unwrap();
+        let inode = fs::metadata(mount.path().join("a/b")).unwrap().ino();
+        assert_eq!(cgroup_id(mount.path(), "/a/b"), Some(inode));
+        assert_eq!(cgroup_id(mount.path(), "/a/c"), None);
+        assert!(cgroup_id(mount.path(), "/").is_some());
+    }
+}

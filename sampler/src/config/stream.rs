@@ -1,0 +1,217 @@
+//! One `[[stream]]`: which flows it takes, how many are sampled, what is said about it.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use toml::de::DeValue;
+
+use super::error::{Findings, Place, Wrong};
+use super::names::{self, MAX_LABELS, MAX_NAME_BYTES};
+use super::pattern::{LOCAL_FORMS, LocalPattern, client_prefixes, parse_client};
+use super::reader::{Parsed, Section, number, one_of, text, type_error, whole};
+use super::sections::rate;
+
+/// `rtt_slow_us` of a stream that sets none.
+pub const RTT_SLOW_US: u32 = 200_000;
+/// Most entries of one `local` or `remote` list.
+pub const MAX_PATTERNS: usize = 256;
+
+/// A stream and its rule.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StreamConfig {
+    /// Its name: unique, at most 64 bytes.
+    pub name: String,
+    /// Our addresses and ports; a flow needs one of them.
+    pub local: Vec<LocalPattern>,
+    /// Client prefixes; a flow needs one of them; empty is every client.
+    pub remote: Vec<IpNet>,
+    /// The cgroup of the listener, or a parent of it.
+    pub cgroup: Option<String>,
+    /// `SO_MARK` at establishment.
+    pub mark: Option<u32>,
+    /// Sampling rate, 0 to 1.
+    pub rate: f64,
+    /// Time between two pulses; 0 is none.
+    pub pulse_ms: u32,
+    /// Bitrate of the video, if known.
+    pub bitrate_bps: Option<u64>,
+    /// RTT samples above it are slow.
+    pub rtt_slow_us: u32,
+    /// Said about the stream in metrics and alerts.
+    pub labels: BTreeMap<String, String>,
+    /// Where all this stands; not part of the meaning.
+    pub places: StreamPlaces,
+}
+
+/// Where a stream stands in its file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamPlaces {
+    /// Its `[[stream]]`.
+    pub stream: Place,
+    /// Its name.
+    pub name: Place,
+    /// Each entry of `local`.
+    pub local: Vec<Place>,
+}
+
+impl StreamConfig {
+    /// Reads one `[[stream]]`. None if it has no usable name.
+    pub(super) fn read(
+        mut section: Section<'_>,
+        default_rate: f64,
+        findings: &mut Findings,
+    ) -> Option<Self> {
+        let place = section.place();
+        let name_place = section.value("name").map(|value| section.place_of(value));
+        let name = section.optional(findings, "name", |value| {
+            names::name(text(value)?, MAX_NAME_BYTES)
+        });
+        let before = findings.errors.len();
+        let local = section.list(findings, "local", |value| {
+            text(value)?.parse::<LocalPattern>()
+        });
+        if local.is_empty() && findings.errors.len() == before {
+            let wrong = Wrong::new("is missing or empty: the stream has no flows", LOCAL_FORMS);
+            let at = section.value("local").map(|value| section.place_of(value));
+            findings.error(at.unwrap_or_else(|| place.clone()), "stream.local", wrong);
+        }
+        let remote = read_remote(&mut section, findings);
+        let cgroup = section.optional(findings, "cgroup", cgroup_path);
+        let mark = section.optional(findings, "mark", |value| whole(value, 0..=u32::MAX.into()));
+        let rate = section.or(findings, "rate", default_rate, rate);
+        let pulse_ms = section.or(findings, "pulse_ms", 0, |value| {
+            one_of(value, &[0, 100, 200, 500])
+        });
+        let bitrate_bps = section.optional(findings, "bitrate_bps", |value| {
+            whole(value, 1..=1_000_000_000_000)
+        });
+        let rtt_slow_us = section.or(findings, "rtt_slow_us", u64::from(RTT_SLOW_US), |value| {
+            whole(value, 64..=67_000_000)
+        });
+        let labels = section
+            .table(findings, "labels", "stream.labels")
+            .map(|labels| read_labels(labels, findings))
+            .unwrap_or_default();
+        for reserved in ["sni", "host"] {
+            section.refuse(
+                findings,
+                reserved,
+                "is reserved and not built yet; remove it",
+            );
+        }
+        for (list, count) in [("local", local.len()), ("remote", remote.len())] {
+            if count > MAX_PATTERNS {
+                let wrong = Wrong::new(
+                    format!("has {count} entries"),
+                    format!("at most {MAX_PATTERNS}; prefixes and port ranges say more in fewer"),
+                );
+                findings.error(place.clone(), &format!("stream.{list}"), wrong);
+            }
+        }
+        if section.value("name").is_none() {
+            let wrong = Wrong::new("is missing", "name = \"…\" in every [[stream]]");
+            findings.error(place.clone(), "stream.name", wrong);
+        }
+        section.end(findings, &["sni", "host"]);
+        let (local_places, local) = local.into_iter().unzip();
+        Some(Self {
+            name: name?,
+            local,
+            remote,
+            cgroup,
+            mark: mark.map(|mark| mark as u32),
+            rate,
+            pulse_ms: pulse_ms as u32,
+            bitrate_bps,
+            rtt_slow_us: rtt_slow_us as u32,
+            labels,
+            places: StreamPlaces {
+                name: name_place.unwrap_or_else(|| place.clone()),
+                stream: place,
+                local: local_places,
+            },
+        })
+    }
+
+    /// Whether a canonical client address is one of the stream's.
+    pub fn takes_client(&self, client: std::net::IpAddr) -> bool {
+        self.remote.is_empty() || self.remote.iter().any(|net| net.contains(&client))
+    }
+}
+
+fn read_remote(section: &mut Section<'_>, findings: &mut Findings) -> Vec<IpNet> {
+    let remote = section.list(findings, "remote", |value| parse_client(text(value)?));
+    let all_v6 = |net: &IpNet| matches!(net, IpNet::V6(_)) && net.prefix_len() == 0;
+    let at = remote
+        .iter()
+        .find(|(_, net)| all_v6(net))
+        .map(|(place, _)| place.clone());
+    match client_prefixes(remote.into_iter().map(|(_, net)| net).collect()) {
+        Ok(nets) => nets,
+        Err(wrong) => {
+            let place = at.unwrap_or_else(|| section.place());
+            findings.error(place, "stream.remote", wrong);
+            Vec::new()
+        }
+    }
+}
+
+fn cgroup_path(value: &DeValue<'_>) -> Parsed<String> {
+    let text = text(value)?;
+    let good = text.starts_with('/')
+        && !text.contains('\0')
+        && text.split('/').all(|part| part != "." && part != "..")
+        && !text.starts_with("/sys/fs/cgroup");
+    match good {
+        true => Ok(format!(
+            "/{}",
+            text.split('/')
+                .filter(|p| !p.is_empty())
+                .collect::<Vec<_>>()
+                .join("/")
+        )),
+        false => Err(Wrong::new(
+            format!("`{text}` is not a cgroup path"),
+            "a path below the cgroup-v2 mount that begins with /, such as /system.slice/nginx.service",
+        )),
+    }
+}
+
+fn read_labels(section: Section<'_>, findings: &mut Findings) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::new();
+    for (at, (key_place, key, value_place, value)) in section.entries().enumerate() {
+        let option = format!("stream.labels.{key}");
+        if at == MAX_LABELS {
+            let wrong = Wrong::new(
+                "is one label too many",
+                format!("at most {MAX_LABELS} a stream"),
+            );
+            findings.error(key_place, &option, wrong);
+            break;
+        }
+        let name = names::label_name(key);
+        let value = label_text(value).and_then(|value| names::label_value(&value));
+        match (name, value) {
+            (Ok(name), Ok(value)) => drop(labels.insert(name, value)),
+            (name, value) => {
+                for (place, wrong) in [(key_place, name.err()), (value_place, value.err())] {
+                    if let Some(wrong) = wrong {
+                        findings.error(place, &option, wrong);
+                    }
+                }
+            }
+        }
+    }
+    labels
+}
+
+/// Numbers are taken as they are written: `tier = 1` is the label `1`.
+fn label_text(value: &DeValue<'_>) -> Parsed<String> {
+    match value {
+        DeValue::Integer(_) => whole(value, 0..=u64::MAX).map(|number| number.to_string()),
+        DeValue::Float(_) => number(value, "a text").map(|number| number.to_string()),
+        DeValue::Boolean(boolean) => Ok(boolean.to_string()),
+        DeValue::String(text) => Ok(text.to_string()),
+        other => Err(type_error(other, "a text in quotes")),
+    }
+}

@@ -1,0 +1,57 @@
+//! The lives of the daemon: a random id of this one, and the id of the one before.
+
+use std::{fs, io, path::Path};
+
+const FILE: &str = "instance";
+
+/// Ids of this life and of the one before; 0: none known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Life {
+    pub(super) instance: u64,
+    pub(super) previous: u64,
+}
+
+impl Life {
+    /// A life that leaves no trace.
+    pub(super) fn unrecorded() -> Self {
+        Self {
+            instance: rand::random::<u64>().max(1),
+            previous: 0,
+        }
+    }
+
+    /// Begins a life, and notes it in the state directory.
+    pub(super) fn begin(state: &Path) -> io::Result<Self> {
+        let path = state.join(FILE);
+        let previous = match fs::read_to_string(&path) {
+            Ok(text) => u64::from_str_radix(text.trim(), 16).unwrap_or(0),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(error),
+        };
+        let life = Self {
+            previous,
+            ..Self::unrecorded()
+        };
+        let new = state.join(format!("{FILE}.new"));
+        fs::write(&new, format!("{:016x}\n", life.instance))?;
+        fs::rename(new, path)?;
+        Ok(life)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_life_knows_the_one_before() {
+        let state = tempfile::tempdir().expect("a directory");
+        let first = Life::begin(state.path()).expect("first");
+        assert_eq!(first.previous, 0);
+        let second = Life::begin(state.path()).expect("second");
+        assert_eq!(second.previous, first.instance);
+        assert_ne!(second.instance, first.instance);
+        fs::write(state.path().join(FILE), "junk").expect("junk");
+        assert_eq!(Life::begin(state.path()).expect("third").previous, 0);
+    }
+}

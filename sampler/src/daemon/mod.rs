@@ -1,0 +1,20 @@
+//! The daemon: everything wired, from the kernel side to the sink.
+//!
+//! ```text
+//! main thread: config ─► ports ─► load, attach ─► capabilities given up ─► runtime
+//! window task: edge ─► walk ─► cells ─► stage ─► queue ─► sink task ─► Kafka | stdout
+//!                                          └────► registry ◄─ endpoint task
+//! ```
+
+mod dry_run;
+mod life;
+mod node;
+mod pipeline;
+mod prepare;
+mod time;
+
+pub(crate) use prepare::kafka_settings;
+pub use prepare::{Failure, Mode, Prepared, prepare};
+
+pub use dry_run::dry_run;
+pub use pipeline::run;

@@ -1,0 +1,369 @@
+//! This node: kernel side and window stage together, and what is done at an edge.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use ebpf_abi::walk::WalkRecord;
+use sampler_event::{Event, NamespaceCounters};
+
+use super::time;
+use crate::{
+    config::Config,
+    doctor::clock_quality,
+    kernel::{cgroup, load, probe::Probe},
+    metrics::ProgramCost,
+    node_stats,
+    rules::{CompileError, RuleSet},
+    sink::Ledger,
+    stage::{
+        Output, Stage,
+        clock::{Closed, Now},
+        heartbeat::Outside,
+        streams::Wanted,
+    },
+};
+
+/// What this kernel lets us do: connections that were open before are not picked up.
+const KERNEL_MODE: &str = "no_pickup";
+/// Cgroups that a rule names are looked for this often, ms.
+const CGROUP_INTERVAL_US: u64 = 5_000_000;
+
+/// The node.
+pub(super) struct Node {
+    probe: Probe,
+    stage: Stage,
+    config: Config,
+    cgroup_root: PathBuf,
+    cgroups: BTreeMap<String, Option<u64>>,
+    cgroups_at_us: u64,
+    next_walk_us: u64,
+    records: Vec<WalkRecord>,
+    lost_reads: u64,
+    release: String,
+}
+
+/// One closed window.
+pub(super) struct Edge {
+    pub(super) closed: Closed,
+    pub(super) events: Vec<Event>,
+    pub(super) read: Duration,
+    pub(super) lost_reads: u64,
+}
+
+impl Node {
+    pub(super) fn new(probe: Probe, stage: Stage, config: Config, cgroup_root: PathBuf) -> Self {
+        Self {
+            probe,
+            stage,
+            config,
+            cgroup_root,
+            cgroups: BTreeMap::new(),
+            cgroups_at_us: 0,
+            next_walk_us: 0,
+            records: Vec::new(),
+            lost_reads: 0,
+            release: load::kernel_release(),
+        }
+    }
+
+    pub(super) fn probe_mut(&mut self) -> &mut Probe {
+        &mut self.probe
+    }
+
+    pub(super) fn probe(&self) -> &Probe {
+        &self.probe
+    }
+
+    pub(super) fn stage(&self) -> &Stage {
+        &self.stage
+    }
+
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(super) fn summary(&self) -> String {
+        let streams = self.config.streams.len();
+        let degraded = self
+            .stage
+            .streams
+            .streams()
+            .iter()
+            .filter(|s| !s.degraded.is_empty());
+        let mut text = format!(
+            "sampling {streams} stream{} on {} ({}), attached at {}",
+            if streams == 1 { "" } else { "s" },
+            self.stage.identity.node,
+            self.release,
+            self.cgroup_root.display(),
+        );
+        if streams == 0 {
+            text = "no stream is configured: nothing is sampled".to_owned();
+        }
+        for stream in degraded {
+            text.push_str(&format!("; {}: {}", stream.wanted.name, stream.degraded));
+        }
+        text
+    }
+
+    /// Takes a new configuration, or changes nothing.
+    pub(super) fn reload(&mut self, config: Config) -> Result<(), CompileError> {
+        let old = std::mem::replace(&mut self.config, config);
+        if let Err(error) = self.apply() {
+            self.config = old;
+            return Err(error);
+        }
+        let gone = |name: &str| self.config.streams.iter().all(|s| s.name != name);
+        if old.streams.iter().any(|s| gone(&s.name)) {
+            // Flows of streams that are gone are closed out now, not at their next callback.
+            self.fold();
+        }
+        Ok(())
+    }
+
+    /// Makes rules and streams those of the configuration.
+    pub(super) fn apply(&mut self) -> Result<(), CompileError> {
+        self.look_for_cgroups();
+        // Compiled once with the ids that the streams will have only to see that it can be:
+        // nothing may have changed when it cannot.
+        self.compile(|index| index as u32)?;
+        let wanted: Vec<Wanted> = self
+            .config
+            .streams
+            .iter()
+            .map(|s| Wanted {
+                name: s.name.clone(),
+                rate: s.rate,
+                pulse_ms: s.pulse_ms,
+                rtt_slow_us: s.rtt_slow_us,
+                labels: s.labels.clone(),
+            })
+            .collect();
+        let window_ms = self.config.window.length_ms;
+        for (stream, error) in self
+            .stage
+            .apply(&wanted, window_ms, time::now(), &self.probe)
+        {
+            tracing::error!(stream, %error, "stream is not sampled as configured");
+        }
+        self.probe
+            .set_max_sampled_flows(self.config.sampling.max_sampled_flows);
+        self.set_rules()
+    }
+
+    fn compile(
+        &self,
+        id: impl Fn(usize) -> u32,
+    ) -> Result<crate::rules::KernelRules, CompileError> {
+        let cgroup = |path: &str| self.cgroups.get(path).copied().flatten();
+        RuleSet::new(&self.config.streams).compile(id, cgroup)
+    }
+
+    fn set_rules(&mut self) -> Result<(), CompileError> {
+        // A stream that got no id has no rule either: its id is one that is never live.
+        const NOBODY: u32 = u32::MAX;
+        let streams = &self.config.streams;
+        let id = |index: usize| {
+            self.stage
+                .streams
+                .id(&streams[index].name)
+                .unwrap_or(NOBODY)
+        };
+        let rules = self.compile(id)?;
+        self.probe.set_rules(&rules);
+        Ok(())
+    }
+
+    /// Finds the ids of the cgroups that rules name; `true` if one changed.
+    fn look_for_cgroups(&mut self) -> bool {
+        let found: BTreeMap<_, _> = self
+            .config
+            .streams
+            .iter()
+            .filter_map(|s| s.cgroup.clone())
+            .map(|path| {
+                let id = cgroup::cgroup_id(&self.cgroup_root, &path);
+                (path, id)
+            })
+            .collect();
+        let changed = found != self.cgroups;
+        self.cgroups = found;
+        changed
+    }
+
+    fn mark_degraded(&mut self) {
+        for stream in &self.config.streams {
+            let Some(path) = &stream.cgroup else { continue };
+            let Some(id) = self.stage.streams.id(&stream.name) else {
+                continue;
+            };
+            let absent = self.cgroups.get(path).copied().flatten().is_none();
+            let state = &mut self.stage.streams.stream_mut(id as usize).degraded;
+            let text = format!("cgroup {path} is not there; looked for every 5 s");
+            if absent && *state != text {
+                tracing::warn!(stream = stream.name, "{text}");
+                *state = text;
+            } else if !absent && state.starts_with("cgroup ") {
+                tracing::info!(stream = stream.name, "cgroup {path} is there");
+                state.clear();
+            }
+        }
+    }
+
+    /// When something is due, on the monotonic clock.
+    pub(super) fn next_us(&self) -> u64 {
+        let edge = self.stage.next_edge_us();
+        // A walk that is due with the edge is made at the edge.
+        if self.next_walk_us + self.walk_slack_us() < self.stage.window_edge_us() {
+            edge.min(self.next_walk_us)
+        } else {
+            edge
+        }
+    }
+
+    fn walk_slack_us(&self) -> u64 {
+        u64::from(self.config.window.walk_interval_ms) * 100
+    }
+
+    /// Folds every open flow now.
+    pub(super) fn fold(&mut self) {
+        if let Err(error) = self.probe.fold() {
+            self.lost_reads += 1;
+            tracing::error!(%error, "open flows could not be folded");
+        }
+    }
+
+    fn walk_if_due(&mut self, now: Now) {
+        if now.monotonic_us + self.walk_slack_us() < self.next_walk_us {
+            return;
+        }
+        let interval_us = u64::from(self.config.window.walk_interval_ms) * 1000;
+        self.next_walk_us = now.monotonic_us + interval_us;
+        self.records.clear();
+        match self.probe.walk(&mut self.records) {
+            Ok(()) => self
+                .stage
+                .observe(&self.records, self.config.window.length_ms),
+            Err(error) => {
+                self.lost_reads += 1;
+                for index in 0..self.stage.streams.streams().len() {
+                    self.stage.streams.stream_mut(index).lost_reads += 1;
+                }
+                tracing::error!(%error, "the walk over sampled flows failed");
+            }
+        }
+    }
+
+    /// Does what is due: a walk, pulses, and the window if its edge has come.
+    pub(super) fn turn(&mut self, ledger: &Ledger) -> (Vec<Event>, Option<Edge>) {
+        let now = time::now();
+        self.walk_if_due(now);
+        let pulses = self.stage.close_pulses(now, &self.probe);
+        if now.monotonic_us < self.stage.window_edge_us() {
+            return (pulses, None);
+        }
+        (pulses, Some(self.close_window(now, ledger, false)))
+    }
+
+    /// Folds and closes the last window.
+    pub(super) fn last_window(&mut self, ledger: &Ledger) -> Edge {
+        self.fold();
+        self.next_walk_us = 0;
+        let now = time::now();
+        self.walk_if_due(now);
+        self.close_window(now, ledger, true)
+    }
+
+    fn close_window(&mut self, now: Now, ledger: &Ledger, stopping: bool) -> Edge {
+        if now.monotonic_us >= self.cgroups_at_us {
+            self.cgroups_at_us = now.monotonic_us + CGROUP_INTERVAL_US;
+            if self.look_for_cgroups()
+                && let Err(error) = self.set_rules()
+            {
+                tracing::error!(%error, "rules could not be made anew");
+            }
+            self.mark_degraded();
+        }
+        let outside = self.outside(ledger);
+        let begin = time::monotonic();
+        let max_flows = self.config.sampling.max_sampled_flows;
+        let Output {
+            closed,
+            events,
+            adapted,
+        } = self
+            .stage
+            .close_window(now, &self.probe, max_flows, stopping, &outside);
+        if adapted {
+            let halvings = self.stage.streams.halvings();
+            tracing::warn!(
+                halvings,
+                "rates of new flows changed: the flow table is near its bound or has room again"
+            );
+        }
+        let read = time::monotonic().saturating_sub(begin);
+        let lost_reads = std::mem::take(&mut self.lost_reads);
+        Edge {
+            closed,
+            events,
+            read,
+            lost_reads,
+        }
+    }
+
+    fn outside(&self, ledger: &Ledger) -> Outside {
+        let totals = ledger.totals();
+        let quality = clock_quality();
+        let own = node_stats::own_use().unwrap_or_default();
+        let lost_by_stream = self.stage.streams.streams().iter().filter_map(|s| {
+            let loss = ledger.loss(&s.wanted.name);
+            let some = loss.dropped != 0 || loss.dead_letter != 0;
+            some.then(|| (s.wanted.name.clone(), loss.dropped, loss.dead_letter))
+        });
+        let costs = self.program_costs();
+        let (run_ns, runs) = costs
+            .iter()
+            .fold((0, 0), |(ns, runs), c| (ns + c.run_ns, runs + c.runs));
+        // A failed read publishes nothing rather than zeros.
+        let namespaces = node_stats::net_counters().map(|c| NamespaceCounters {
+            netns: "self".to_owned(),
+            tcp_retrans_segs: c.tcp_retrans_segs,
+            tcp_syn_retrans: c.tcp_syn_retrans,
+            tcp_out_segs: c.tcp_out_segs,
+            udp_out_datagrams: c.udp_out_datagrams,
+        });
+        let flows = self.stage.ledger().flows_open.min(u32::MAX.into()) as u32;
+        Outside {
+            config_sha256: self.config.sha256,
+            kernel_mode: KERNEL_MODE.to_owned(),
+            kernel_release: self.release.clone(),
+            events_delivered: totals.delivered,
+            events_dropped: totals.dropped,
+            dead_letter: totals.dead_letter,
+            lost_by_stream: lost_by_stream.collect(),
+            clock_synchronised: quality.is_some_and(|q| q.synchronised),
+            clock_error_us: quality.map_or(0, |q| q.max_error_us),
+            namespaces: namespaces.into_iter().collect(),
+            cpu_us_total: own.cpu_us_total + run_ns / 1000,
+            rss_bytes: own.rss_bytes,
+            kernel_memory_bytes: self.probe.size().memory(flows).total_bytes(),
+            bpf: (runs != 0).then_some((run_ns, runs)),
+        }
+    }
+
+    /// Cost of the programs so far; nothing unless the kernel measures it.
+    pub(super) fn program_costs(&self) -> Vec<ProgramCost> {
+        if !stats_enabled(Path::new("/proc/sys/kernel/bpf_stats_enabled")) {
+            return Vec::new();
+        }
+        let cost = |(name, run_ns, runs)| ProgramCost { name, run_ns, runs };
+        self.probe.costs().into_iter().map(cost).collect()
+    }
+}
+
+fn stats_enabled(path: &Path) -> bool {
+    std::fs::read_to_string(path).is_ok_and(|text| text.trim() != "0")
+}

@@ -1,0 +1,289 @@
+//! All wiring. Built from sink to source; every channel is bounded.
+
+use std::{
+    io::{self, IsTerminal},
+    sync::Arc,
+    time::Duration,
+};
+
+use sampler_event::Event;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+    task::JoinHandle,
+    time::Instant,
+};
+
+use super::{
+    node::{Edge, Node},
+    prepare::{Failure, Mode, Prepared, kafka_settings},
+    time,
+};
+use crate::{
+    config::{Config, SeriesOf, diff},
+    exit,
+    metrics::{self, Registry, StreamSeries},
+    notify::Notifier,
+    sink::{
+        Capacity, JsonLines, KafkaSink, Ledger, QueueReceiver, QueueSender, Record, SinkState,
+        Table, queue,
+    },
+};
+
+/// How the sink ended.
+type SinkEnd = Result<String, String>;
+
+/// Starts the sink that the configuration and the terminal ask for.
+fn start_sink(
+    config: &Config,
+    mode: &Mode,
+    ledger: &Arc<Ledger>,
+    events: QueueReceiver,
+) -> Result<JoinHandle<SinkEnd>, Failure> {
+    if let Some(settings) = kafka_settings(config) {
+        let sink = KafkaSink::new(settings, Arc::clone(ledger))
+            .map_err(|e| Failure::new(exit::CONFIG, e))?;
+        return Ok(tokio::spawn(async move {
+            let left = sink.run(events).await;
+            let lost = left.queued + left.unconfirmed;
+            if lost == 0 {
+                Ok("every event is confirmed".to_owned())
+            } else {
+                Err(format!(
+                    "{lost} events were not confirmed in time and are lost"
+                ))
+            }
+        }));
+    }
+    let end = |result: io::Result<()>| match result {
+        Ok(()) => Ok("every event is written".to_owned()),
+        Err(error) => Err(format!("standard output: {error}")),
+    };
+    let stdout = io::stdout();
+    Ok(if matches!(mode, Mode::AdHoc) && stdout.is_terminal() {
+        tokio::spawn(async move { end(Table::new(stdout).run(events).await) })
+    } else {
+        tokio::spawn(async move { end(JsonLines::new(stdout).run(events).await) })
+    })
+}
+
+fn series(config: &Config) -> StreamSeries {
+    match config.metrics.streams {
+        SeriesOf::Top(n) => StreamSeries::Top(n.into()),
+        SeriesOf::All => StreamSeries::All,
+        SeriesOf::Off => StreamSeries::Off,
+    }
+}
+
+fn window(config: &Config) -> Duration {
+    Duration::from_millis(config.window.length_ms.into())
+}
+
+/// The window task's outlets.
+struct Outlets {
+    registry: Arc<Registry>,
+    ledger: Arc<Ledger>,
+    queue: QueueSender,
+    notifier: Notifier,
+}
+
+impl Outlets {
+    fn config_taken(&self, config: &Config) {
+        let names: Vec<_> = config.streams.iter().map(|s| s.name.as_str()).collect();
+        let at_s = time::now().wall_ms / 1000;
+        self.registry
+            .config_taken(&config.sha256, window(config), &names, at_s);
+    }
+
+    fn pulses(&self, events: &[Event]) {
+        for event in events {
+            self.queue.push(Record::of(event));
+        }
+    }
+
+    fn edge(&mut self, node: &Node, edge: &Edge) {
+        for event in &edge.events {
+            match event {
+                Event::Window(window) => self.registry.observe_window(window),
+                Event::Node(heartbeat) => self.registry.observe_heartbeat(heartbeat),
+                Event::Pulse(_) => {}
+            }
+            self.queue.push(Record::of(event));
+        }
+        let closed = &edge.closed;
+        let seen = metrics::Edge {
+            lateness: Duration::from_micros(closed.lateness_us),
+            read: edge.read,
+            missed: closed.missed_edges.into(),
+            lost_reads: edge.lost_reads,
+            end_ms: closed.window_start_ms + u64::from(closed.window_ms),
+        };
+        self.registry.observe_edge(seen, Instant::now());
+        self.registry.set_programs(node.program_costs());
+        if closed.is_late() {
+            tracing::warn!(
+                lateness_ms = closed.lateness_us / 1000,
+                missed_edges = closed.missed_edges,
+                "window was closed late: it is one long window"
+            );
+        }
+        if closed.clock_step_ms != 0 {
+            tracing::warn!(
+                clock_step_ms = closed.clock_step_ms,
+                "the wall clock was stepped"
+            );
+        }
+        for (law, holds) in node.stage().ledger().laws() {
+            if !holds {
+                tracing::debug!(law, ledger = ?node.stage().ledger(), "law does not hold at this edge");
+            }
+        }
+        // Fed only here: a daemon whose windows do not flow is restarted.
+        self.notifier.window_closed(time::monotonic());
+        let status = match self.ledger.state() {
+            SinkState::Degraded(reason) => format!("{}; sink: {reason}", node.summary()),
+            SinkState::Ok | SinkState::Starting => node.summary(),
+        };
+        self.notifier.status(&status);
+    }
+
+    /// SIGHUP: the new configuration, or the old one and why.
+    fn reload(&mut self, node: &mut Node, mode: &Mode) {
+        let Mode::File(path) = mode else { return };
+        self.notifier.reloading(time::monotonic());
+        match Config::load(path) {
+            Ok(config) => {
+                let changes = diff(node.config(), &config);
+                for warning in &config.warnings {
+                    tracing::warn!("{warning}");
+                }
+                match node.reload(config) {
+                    Ok(()) => {
+                        for change in &changes {
+                            tracing::info!(restart = change.needs_restart(), "reload: {change}");
+                        }
+                        tracing::info!(changes = changes.len(), "configuration reloaded");
+                        self.config_taken(node.config());
+                    }
+                    Err(error) => self.refuse(&error),
+                }
+            }
+            Err(errors) => self.refuse(&errors),
+        }
+        self.notifier.ready(&node.summary());
+    }
+
+    fn refuse(&self, error: &impl std::fmt::Display) {
+        tracing::error!("reload refused, the old configuration stays:\n{error}");
+        self.registry.config_refused();
+    }
+}
+
+/// SIGTERM and SIGINT, and SIGHUP.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// Runs until a signal, or until the sink has ended by itself; returns when all is flushed.
+///
+/// # Errors
+/// A [`Failure`] with the exit status that fits.
+pub async fn run(prepared: Prepared) -> Result<(), Failure> {
+    let Prepared {
+        mut node,
+        listener,
+        mode,
+    } = prepared;
+    let bug = |e: io::Error| Failure::new(exit::BUG, e);
+    let mut signals = Signals::new().map_err(bug)?;
+    let ledger = Arc::new(Ledger::default());
+    let (sender, receiver) = queue(Capacity::DEFAULT, Arc::clone(&ledger));
+    let mut sink = start_sink(node.config(), &mode, &ledger, receiver)?;
+    let registry = Arc::new(Registry::new(
+        series(node.config()),
+        window(node.config()),
+        Arc::clone(&ledger),
+    ));
+    let (stop_endpoint, stopped) = oneshot::channel::<()>();
+    if let Some(listener) = listener {
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(bug)?;
+        let registry = Arc::clone(&registry);
+        tokio::spawn(async move {
+            let shutdown = async {
+                let _ = stopped.await;
+            };
+            if let Err(error) = metrics::serve(listener, registry, shutdown).await {
+                tracing::error!(%error, "the metrics endpoint ended");
+            }
+        });
+    }
+    let mut outlets = Outlets {
+        registry,
+        ledger,
+        queue: sender,
+        notifier: Notifier::from_env(),
+    };
+    outlets.config_taken(node.config());
+    tracing::info!("{}", node.summary());
+    outlets.notifier.ready(&node.summary());
+
+    let early = loop {
+        let wait = node.next_us().saturating_sub(time::now().monotonic_us);
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_micros(wait)) => {
+                let (pulses, edge) = node.turn(&outlets.ledger);
+                outlets.pulses(&pulses);
+                if let Some(edge) = edge {
+                    outlets.edge(&node, &edge);
+                }
+            }
+            Some(()) = signals.hang_up.recv() => outlets.reload(&mut node, &mode),
+            Some(()) = signals.terminate.recv() => break None,
+            Some(()) = signals.interrupt.recv() => break None,
+            // A closed pipe: nobody reads any more.
+            end = &mut sink => break Some(end),
+        }
+    };
+    outlets.notifier.stopping("folding open flows");
+    let edge = node.last_window(&outlets.ledger);
+    outlets.edge(&node, &edge);
+    let totals = node.stage().ledger().clone();
+    drop(outlets);
+    let end = match early {
+        Some(end) => end,
+        None => {
+            // The sink keeps its own time; this bounds what it might forget.
+            let limit = Duration::from_secs(u64::from(node.config().shutdown.timeout_s) + 5);
+            match tokio::time::timeout(limit, sink).await {
+                Ok(end) => end,
+                Err(_) => return Err(Failure::new(exit::BUG, "the sink did not end in time")),
+            }
+        }
+    };
+    drop(stop_endpoint);
+    node.probe_mut().detach()?;
+    let end = end.map_err(|e| Failure::new(exit::BUG, e))?;
+    tracing::info!(
+        flows_sampled = totals.flows_sampled,
+        flows_closed = totals.flows_closed,
+        flows_open = totals.flows_open,
+        events = totals.events_produced,
+        "stopped: {}",
+        match &end {
+            Ok(text) | Err(text) => text,
+        }
+    );
+    Ok(())
+}

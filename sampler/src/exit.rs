@@ -1,0 +1,14 @@
+//! Exit codes of `flowvitals-sampler` (sysexits numbers, part of the product's outer surface).
+
+/// Done.
+pub const OK: u8 = 0;
+/// The command line is wrong.
+pub const USAGE: u8 = 2;
+/// This kernel cannot do it.
+pub const UNSUPPORTED: u8 = 69;
+/// A bug in this program.
+pub const BUG: u8 = 70;
+/// A privilege is missing.
+pub const NO_PRIVILEGE: u8 = 77;
+/// The configuration is wrong.
+pub const CONFIG: u8 = 78;

@@ -1,0 +1,183 @@
+//! Loads the committed object into this kernel.
+//!
+//! The object is built ahead (`cargo xtask ebpf build`); here only the offsets of this kernel
+//! and the sizes of its maps are put in.
+
+use std::fs;
+
+use aya::{Btf as AyaBtf, Ebpf, EbpfLoader, include_bytes_aligned};
+use caps::{CapSet, Capability};
+use ebpf_abi::offsets::{RTT_FROM_CALLBACK, RTT_FROM_RACK};
+
+use super::{
+    btf::{Btf, BtfError},
+    memory::Size,
+};
+
+/// The kernel side, as it was built and committed.
+pub static OBJECT: &[u8] = include_bytes_aligned!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../ebpf/prebuilt/probe.bpf.o"
+));
+
+/// Capabilities that the attach needs; reading needs none.
+pub const CAPABILITIES: [Capability; 3] = [
+    Capability::CAP_BPF,
+    Capability::CAP_PERFMON,
+    Capability::CAP_NET_ADMIN,
+];
+
+const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+/// First kernel whose RTT callback carries the sample (Linux commit 48e2cd3e3dcf).
+const RTT_ARGUMENTS_SINCE: (u32, u32) = (6, 10);
+
+/// Why the kernel side does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// The process lacks these capabilities.
+    #[error("missing {}: run as root, or give the service exactly CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    Privilege(Vec<Capability>),
+    /// The kernel has no type information.
+    #[error(
+        "this kernel has no type information ({VMLINUX}: {0}): it needs CONFIG_DEBUG_INFO_BTF=y"
+    )]
+    NoBtf(std::io::Error),
+    /// The kernel is laid out in a way that the program cannot use.
+    #[error(transparent)]
+    Btf(#[from] BtfError),
+    /// There is no cgroup v2 to attach to.
+    #[error(
+        "no cgroup v2 file system is mounted (none in /proc/mounts): mount one, for example `mount -t cgroup2 none /sys/fs/cgroup`"
+    )]
+    NoCgroup,
+    /// The kernel refused a part.
+    #[error("the kernel refused {part}: {reason}")]
+    Refused {
+        /// Which program, map or link.
+        part: &'static str,
+        /// Its words, shortened.
+        reason: String,
+        /// What it said in full; empty if that was all.
+        log: String,
+    },
+    /// The object in this binary does not fit this binary.
+    #[error("the built-in kernel side lacks {0}")]
+    Object(&'static str),
+}
+
+impl KernelError {
+    /// The exit status that says it.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Privilege(_) => crate::exit::NO_PRIVILEGE,
+            Self::Object(_) => crate::exit::BUG,
+            _ => crate::exit::UNSUPPORTED,
+        }
+    }
+
+    /// From aya's errors, whose words hold the verifier's whole log.
+    pub(super) fn refused(part: &'static str, error: impl std::error::Error) -> Self {
+        let mut reason = error.to_string();
+        let mut source = error.source();
+        while let Some(inner) = source {
+            let text = inner.to_string();
+            if !reason.contains(&text) {
+                reason = format!("{reason}: {text}");
+            }
+            source = inner.source();
+        }
+        let first = reason.lines().next().unwrap_or_default().to_owned();
+        let log = if first.len() == reason.len() {
+            String::new()
+        } else {
+            reason
+        };
+        Self::Refused {
+            part,
+            reason: first,
+            log,
+        }
+    }
+}
+
+/// The kernel's release as uname(2) says it.
+pub fn kernel_release() -> String {
+    nix::sys::utsname::uname()
+        .map(|name| name.release().to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+/// Major and minor number of a release.
+fn version(release: &str) -> (u32, u32) {
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|n| n.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// Where RTT samples come from on a kernel of this release.
+pub fn rtt_source(release: &str) -> u32 {
+    if version(release) >= RTT_ARGUMENTS_SINCE {
+        RTT_FROM_CALLBACK
+    } else {
+        RTT_FROM_RACK
+    }
+}
+
+/// Which of [`CAPABILITIES`] this process cannot use.
+pub fn missing_capabilities() -> Vec<Capability> {
+    CAPABILITIES
+        .into_iter()
+        .filter(|c| !caps::has_cap(None, CapSet::Effective, *c).unwrap_or(false))
+        .collect()
+}
+
+/// Gives up every capability, for good.
+///
+/// # Errors
+/// What capset(2) answers.
+pub fn drop_capabilities() -> Result<(), caps::errors::CapsError> {
+    caps::clear(None, CapSet::Ambient)?;
+    caps::clear(None, CapSet::Effective)?;
+    caps::clear(None, CapSet::Permitted)?;
+    caps::clear(None, CapSet::Inheritable)
+}
+
+/// Puts the object into the kernel: maps made, nothing attached yet.
+///
+/// # Errors
+/// See [`KernelError`].
+pub fn load(size: Size) -> Result<(Ebpf, AyaBtf), KernelError> {
+    let missing = missing_capabilities();
+    if !missing.is_empty() {
+        return Err(KernelError::Privilege(missing));
+    }
+    let bytes = fs::read(VMLINUX).map_err(KernelError::NoBtf)?;
+    let offsets = Btf::parse(&bytes)?.offsets(rtt_source(&kernel_release()))?;
+    let mask = size.shards - 1;
+    let ebpf = EbpfLoader::new()
+        .override_global("OFFSETS", offsets.as_slice(), true)
+        .override_global("SHARD_MASK", &mask, true)
+        .map_max_entries("SLOTS", size.slots)
+        .map_max_entries("CELLS", size.cells())
+        .load(OBJECT)
+        .map_err(|e| KernelError::refused("the maps", e))?;
+    let btf = AyaBtf::from_sys_fs().map_err(|e| KernelError::refused("type information", e))?;
+    Ok((ebpf, btf))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases() {
+        assert_eq!(version("6.18.44-fc"), (6, 18));
+        assert_eq!(version("6.1.0-28-cloud-amd64"), (6, 1));
+        assert_eq!(version("junk"), (0, 0));
+        assert_eq!(rtt_source("6.1.0-28"), RTT_FROM_RACK);
+        assert_eq!(rtt_source("6.10.3"), RTT_FROM_CALLBACK);
+        assert_eq!(rtt_source("7.3.0"), RTT_FROM_CALLBACK);
+    }
+}

@@ -1,0 +1,191 @@
+//! Which window is it? Edges lie on multiples of the window length of the wall clock; the length
+//! of a window is measured on the monotonic one.
+
+/// Both clocks at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Monotonic, µs; runs on while the machine sleeps or not, as the kernel does it.
+    pub monotonic_us: u64,
+    /// Unix time, ms.
+    pub wall_ms: u64,
+}
+
+/// A step of the wall clock smaller than this is its ordinary correction.
+const STEP_MS: u64 = 50;
+
+/// A window that was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// Unix time of its begin, a multiple of `window_ms`.
+    pub window_start_ms: u64,
+    /// Nominal length.
+    pub window_ms: u32,
+    /// Length that was covered.
+    pub observed_ms: u32,
+    /// How long after its edge it was closed.
+    pub lateness_us: u64,
+    /// Edges that passed unseen inside it.
+    pub missed_edges: u32,
+    /// Steps of the wall clock inside it.
+    pub clock_step_ms: i64,
+}
+
+/// The running window.
+#[derive(Clone, Copy, Debug)]
+pub struct WindowClock {
+    window_ms: u32,
+    start_wall_ms: u64,
+    start_us: u64,
+    edge_us: u64,
+    /// Wall clock less monotonic clock.
+    offset_ms: i64,
+}
+
+fn offset_ms(now: Now) -> i64 {
+    now.wall_ms as i64 - (now.monotonic_us / 1000) as i64
+}
+
+impl WindowClock {
+    /// The first window begins now; it ends at the next edge but one if the next is closer than
+    /// half a window, so that no first window is too short to mean something.
+    pub fn new(window_ms: u32, now: Now) -> Self {
+        let mut clock = Self {
+            window_ms,
+            start_wall_ms: 0,
+            start_us: now.monotonic_us,
+            edge_us: 0,
+            offset_ms: offset_ms(now),
+        };
+        clock.begin(now);
+        clock
+    }
+
+    fn begin(&mut self, now: Now) {
+        let length = u64::from(self.window_ms);
+        let into_ms = now.wall_ms % length;
+        // A timer may fire a little before the edge: then the window that begins is the next.
+        let (start, rest) = if into_ms * 2 >= length {
+            (now.wall_ms - into_ms + length, 2 * length - into_ms)
+        } else {
+            (now.wall_ms - into_ms, length - into_ms)
+        };
+        self.start_wall_ms = start;
+        self.start_us = now.monotonic_us;
+        self.edge_us = now.monotonic_us + rest * 1000;
+    }
+
+    /// When the running window ends, on the monotonic clock.
+    pub fn edge_us(&self) -> u64 {
+        self.edge_us
+    }
+
+    /// Nominal begin of the running window.
+    pub fn window_start_ms(&self) -> u64 {
+        self.start_wall_ms
+    }
+
+    /// Closes the running window and begins the next.
+    pub fn close(&mut self, now: Now) -> Closed {
+        let lateness_us = now.monotonic_us.saturating_sub(self.edge_us);
+        let moved = offset_ms(now) - self.offset_ms;
+        let stepped = moved.unsigned_abs() >= STEP_MS;
+        let observed_us = now.monotonic_us.saturating_sub(self.start_us);
+        let closed = Closed {
+            window_start_ms: self.start_wall_ms,
+            window_ms: self.window_ms,
+            observed_ms: u32::try_from((observed_us + 500) / 1000).unwrap_or(u32::MAX),
+            lateness_us,
+            missed_edges: u32::try_from(lateness_us / 1000 / u64::from(self.window_ms))
+                .unwrap_or(u32::MAX),
+            clock_step_ms: if stepped { moved } else { 0 },
+        };
+        self.offset_ms = offset_ms(now);
+        self.begin(now);
+        closed
+    }
+
+    /// Another window length, from the next window on.
+    pub fn set_window_ms(&mut self, window_ms: u32) {
+        self.window_ms = window_ms;
+    }
+}
+
+impl Closed {
+    /// Whether it was closed too late to pass for a window of its nominal length.
+    pub fn is_late(&self) -> bool {
+        self.lateness_us >= u64::from(self.window_ms) * 100
+    }
+
+    /// Windows that passed, this one with those it swallowed.
+    pub fn windows(&self) -> u32 {
+        self.missed_edges.saturating_add(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now(monotonic_ms: u64, wall_ms: u64) -> Now {
+        Now {
+            monotonic_us: monotonic_ms * 1000,
+            wall_ms,
+        }
+    }
+
+    #[test]
+    fn windows_are_aligned_to_the_wall_clock() {
+        let mut clock = WindowClock::new(1000, now(5_000, 1_000_300));
+        assert_eq!(clock.edge_us(), 5_700_000);
+        let first = clock.close(now(5_701, 1_001_001));
+        assert_eq!((first.window_start_ms, first.observed_ms), (1_000_000, 701));
+        assert_eq!((first.lateness_us, first.missed_edges), (1000, 0));
+        assert!(!first.is_late());
+        let second = clock.close(now(6_700, 1_002_000));
+        assert_eq!(
+            (second.window_start_ms, second.observed_ms),
+            (1_001_000, 999)
+        );
+    }
+
+    #[test]
+    fn a_timer_that_fires_early_begins_the_next_window() {
+        let mut clock = WindowClock::new(1000, now(0, 1_000_000));
+        clock.close(now(999, 1_000_999));
+        assert_eq!(clock.window_start_ms(), 1_001_000);
+        assert_eq!(clock.edge_us(), 2_000_000);
+    }
+
+    #[test]
+    fn a_suspended_process_makes_one_long_window() {
+        let mut clock = WindowClock::new(1000, now(0, 1_000_000));
+        let long = clock.close(now(31_250, 1_031_250));
+        assert_eq!(
+            (long.window_start_ms, long.observed_ms),
+            (1_000_000, 31_250)
+        );
+        assert_eq!((long.missed_edges, long.windows()), (30, 31));
+        assert!(long.is_late());
+        assert_eq!(long.clock_step_ms, 0);
+        assert_eq!(
+            clock.close(now(32_000, 1_032_000)).window_start_ms,
+            1_031_000
+        );
+    }
+
+    #[test]
+    fn a_stepped_wall_clock_is_said_and_followed() {
+        for step in [3_600_000i64, -3_600_000, 60, -60] {
+            let mut clock = WindowClock::new(1000, now(0, 10_000_000));
+            let wall = (10_001_000 + step) as u64;
+            let closed = clock.close(now(1_000, wall));
+            assert_eq!((closed.observed_ms, closed.clock_step_ms), (1000, step));
+            assert_eq!(closed.missed_edges, 0);
+            assert_eq!(clock.window_start_ms() % 1000, 0);
+            assert!(clock.window_start_ms().abs_diff(wall) <= 500);
+            assert_eq!(clock.close(now(2_000, wall + 1000)).clock_step_ms, 0);
+        }
+        let mut clock = WindowClock::new(1000, now(0, 10_000_000));
+        assert_eq!(clock.close(now(1_000, 10_001_020)).clock_step_ms, 0);
+    }
+}
