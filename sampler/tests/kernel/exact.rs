@@ -19,8 +19,15 @@ use crate::harness::{Sampler, network, turn};
 /// and some over many windows, closed from both ends.
 fn lossy(loss: f64) {
     let Some(_turn) = turn() else { return };
-    let mut network = network(Options { client_addresses: 4, ..Options::default() });
-    let ports = [(8081, Congestion::Bbr), (8082, Congestion::Cubic), (8083, Congestion::Reno)];
+    let mut network = network(Options {
+        client_addresses: 4,
+        ..Options::default()
+    });
+    let ports = [
+        (8081, Congestion::Bbr),
+        (8082, Congestion::Cubic),
+        (8083, Congestion::Reno),
+    ];
     let mut listens = Vec::new();
     let mut plans = Vec::new();
     for (port, congestion) in ports {
@@ -28,8 +35,11 @@ fn lossy(loss: f64) {
             let server = SocketAddr::new(address, port);
             listens.push(Listen::new(server).with(congestion));
             let name = format!("{port}-{}", if server.is_ipv4() { "v4" } else { "v6" });
-            let long = Plan::new(&format!("{name}-long"), 18, vec![server])
-                .asking(6, 60_000, Duration::from_millis(400));
+            let long = Plan::new(&format!("{name}-long"), 18, vec![server]).asking(
+                6,
+                60_000,
+                Duration::from_millis(400),
+            );
             let short = Plan::new(&format!("{name}-short"), 18, vec![server])
                 .asking(1, 20_000, Duration::ZERO)
                 .ending(End::ServerFin);
@@ -44,11 +54,15 @@ fn lossy(loss: f64) {
             network.server_v6()
         ),
     );
-    network.set_loss(Towards::Client, &Selector::default(), loss).expect("loss");
+    network
+        .set_loss(Towards::Client, &Selector::default(), loss)
+        .expect("loss");
     let before = TcpCounters::read(network.server()).expect("counters");
     let report = traffic::run(&network, &listens, &plans).expect("traffic");
     sampler.wait_windows(2);
-    let after = TcpCounters::read(network.server()).expect("counters").since(&before);
+    let after = TcpCounters::read(network.server())
+        .expect("counters")
+        .since(&before);
     let events = sampler.stop();
 
     assert!(report.accepted() >= 200, "{} flows", report.accepted());
@@ -62,7 +76,10 @@ fn lossy(loss: f64) {
         events.sum("all", "bytes_sent") - events.sum("all", "bytes_retrans"),
         report.bytes_written()
     );
-    assert_eq!(events.sum("all", "dsack_dups"), after.dsack_recv + after.dsack_ofo_recv);
+    assert_eq!(
+        events.sum("all", "dsack_dups"),
+        after.dsack_recv + after.dsack_ofo_recv
+    );
     assert!(events.sum("all", "syn_retrans") <= after.syn_retrans);
     events.assert_laws();
     println!(

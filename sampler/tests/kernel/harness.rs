@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lab::{netns::Namespace, network::{Network, Options}};
+use lab::{
+    netns::Namespace,
+    network::{Network, Options},
+};
 use serde_json::Value;
 
 /// The machine has few cores: tests that measure run one after the other.
@@ -25,7 +28,10 @@ pub fn turn() -> Option<MutexGuard<'static, ()>> {
     if root && missing.is_empty() {
         return Some(ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner));
     }
-    assert!(!required, "kernel tests are required, but root or {missing:?} is missing");
+    assert!(
+        !required,
+        "kernel tests are required, but root or {missing:?} is missing"
+    );
     eprintln!("skipped: needs root and {missing:?}");
     None
 }
@@ -81,7 +87,13 @@ impl Sampler {
                 }
             }),
         ];
-        let sampler = Self { child, events, log, readers, state };
+        let sampler = Self {
+            child,
+            events,
+            log,
+            readers,
+            state,
+        };
         sampler.wait_for("it is attached", |s| s.log().contains("attached at"));
         sampler
     }
@@ -95,7 +107,11 @@ impl Sampler {
     pub fn wait_for(&self, what: &str, done: impl Fn(&Self) -> bool) {
         let begin = Instant::now();
         while !done(self) {
-            assert!(begin.elapsed() < PATIENCE, "waited in vain until {what}:\n{}", self.log());
+            assert!(
+                begin.elapsed() < PATIENCE,
+                "waited in vain until {what}:\n{}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -171,7 +187,8 @@ impl Events {
 
     /// Windows of a stream.
     pub fn windows<'a>(&'a self, stream: &'a str) -> impl Iterator<Item = &'a Value> {
-        self.of_type("window").filter(move |e| e["stream"] == stream)
+        self.of_type("window")
+            .filter(move |e| e["stream"] == stream)
     }
 
     /// Sum of a field over all windows of a stream.
@@ -193,7 +210,11 @@ impl Events {
     pub fn assert_laws(&self) {
         let last = self.last_heartbeat();
         let n = |field| number(last, field);
-        assert_eq!(n("flows_selected"), n("flows_sampled") + n("flows_refused"), "{last}");
+        assert_eq!(
+            n("flows_selected"),
+            n("flows_sampled") + n("flows_refused"),
+            "{last}"
+        );
         assert_eq!(
             n("flows_sampled") + n("flows_picked_up"),
             n("flows_closed") + n("flows_open"),
@@ -202,12 +223,19 @@ impl Events {
         for kind in ["window", "pulse"] {
             let mut next = std::collections::HashMap::<&str, u64>::new();
             for event in self.of_type(kind) {
-                let expected = next.entry(event["stream"].as_str().expect("a name")).or_default();
+                let expected = next
+                    .entry(event["stream"].as_str().expect("a name"))
+                    .or_default();
                 assert_eq!(number(event, "sequence"), *expected, "{event}");
                 *expected += 1;
             }
         }
-        for field in ["flows_selected", "flows_sampled", "flows_picked_up", "flows_closed"] {
+        for field in [
+            "flows_selected",
+            "flows_sampled",
+            "flows_picked_up",
+            "flows_closed",
+        ] {
             assert_eq!(self.sum_all(field), n(field), "{field}: windows and ledger");
         }
         for window in self.of_type("window") {
@@ -225,7 +253,12 @@ fn assert_causes(window: &Value) {
         "{window}"
     );
     let group = |field: &str| -> u64 {
-        window[field].as_array().expect("a list").iter().filter_map(Value::as_u64).sum()
+        window[field]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter_map(Value::as_u64)
+            .sum()
     };
     assert_eq!(group("g_retrans_segs"), n("retrans_segs"), "{window}");
     assert_eq!(group("g_data_segs_out"), n("data_segs_out"), "{window}");
@@ -234,5 +267,7 @@ fn assert_causes(window: &Value) {
 
 /// A field as a number.
 pub fn number(event: &Value, field: &str) -> u64 {
-    event[field].as_u64().unwrap_or_else(|| panic!("{field} of {event}"))
+    event[field]
+        .as_u64()
+        .unwrap_or_else(|| panic!("{field} of {event}"))
 }
