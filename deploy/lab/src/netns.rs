@@ -4,11 +4,12 @@
 //! namespaces belong to nobody any more. Only the network namespace is entered, never a mount
 //! namespace, so that cgroups stay visible (unlike with `ip netns exec`).
 
+use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -86,6 +87,12 @@ impl Namespace {
         &self.name
     }
 
+    /// The file that stands for it.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        Path::new(DIRECTORY).join(&self.name)
+    }
+
     /// `ip -n <this namespace>` with these space-separated arguments; what it printed.
     ///
     /// # Errors
@@ -124,28 +131,7 @@ impl Namespace {
     #[must_use]
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
-        // Not the descriptor: the command may outlive a borrow of it. The name stays valid.
-        let path = Path::new(DIRECTORY).join(&self.name);
-        let path = std::ffi::CString::new(path.into_os_string().into_encoded_bytes());
-        // SAFETY: the closure runs between fork and exec and calls only open, setns and close,
-        // which are async-signal-safe; it allocates nothing.
-        unsafe {
-            command.pre_exec(move || {
-                let path = path.as_ref().map_err(|_| io::ErrorKind::InvalidInput)?;
-                let fd = libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
-                if fd < 0 {
-                    return Err(io::Error::last_os_error());
-                }
-                let entered = libc::setns(fd, libc::CLONE_NEWNET);
-                let outcome = if entered < 0 {
-                    Err(io::Error::last_os_error())
-                } else {
-                    Ok(())
-                };
-                libc::close(fd);
-                outcome
-            });
-        }
+        enter_before_exec(&mut command, &self.path());
         command
     }
 
@@ -175,6 +161,30 @@ impl Drop for Namespace {
     fn drop(&mut self) {
         // The name may be gone already; nothing is left to do about it then.
         let _ = command::ip(&format!("netns del {}", self.name));
+    }
+}
+
+/// Lets `command` run in the network namespace that the file `namespace` stands for.
+///
+/// By its path, since a command may outlive a borrow of the descriptor.
+pub(crate) fn enter_before_exec(command: &mut Command, namespace: &Path) {
+    let path = CString::new(namespace.as_os_str().as_encoded_bytes());
+    // SAFETY: the closure runs between fork and exec and calls only open, setns and close, which
+    // are async-signal-safe; it allocates nothing.
+    unsafe {
+        command.pre_exec(move || {
+            let path = path.as_ref().map_err(|_| io::ErrorKind::InvalidInput)?;
+            let fd = libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
+            if fd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            let outcome = match libc::setns(fd, libc::CLONE_NEWNET) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            };
+            libc::close(fd);
+            outcome
+        });
     }
 }
 

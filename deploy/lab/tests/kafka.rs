@@ -1,0 +1,151 @@
+//! Real brokers: start, topics as declared, a record in and out, a killed node, a namespace.
+//!
+//! Needs Java 17 and Maven; without them the tests say why they are skipped, or fail if
+//! `FLOWVITALS_REQUIRE_KERNEL=1` says that everything must run.
+
+use std::time::Duration;
+
+use lab::clock;
+use lab::kafka::topics::{self, Outcome};
+use lab::kafka::{Cluster, KafkaError, Options, declared_topics};
+use rdkafka::ClientConfig;
+use rdkafka::Message;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+const TOPIC: &str = "flowvitals.window.v1";
+
+fn cluster(nodes: usize) -> Option<Cluster> {
+    let options = Options {
+        nodes,
+        ..Options::default()
+    };
+    match Cluster::start(&options, None) {
+        Ok(cluster) => Some(cluster),
+        Err(KafkaError::Command(error))
+            if std::env::var_os("FLOWVITALS_REQUIRE_KERNEL").is_none() =>
+        {
+            println!("skipped: {error}");
+            None
+        }
+        Err(error) => panic!("no broker: {error}"),
+    }
+}
+
+fn produce(brokers: &str, value: &str) {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("enable.idempotence", "true")
+        .create()
+        .unwrap();
+    let record = BaseRecord::to(TOPIC).key("sport-1").payload(value);
+    producer.send(record).map_err(|(error, _)| error).unwrap();
+    producer.flush(Duration::from_secs(60)).unwrap();
+    assert_eq!(producer.in_flight_count(), 0);
+}
+
+/// All values of the topic, once there are `count` of them.
+fn consume(brokers: &str, count: usize) -> Vec<String> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", format!("test-{count}"))
+        .set("auto.offset.reset", "earliest")
+        .create()
+        .unwrap();
+    consumer.subscribe(&[TOPIC]).unwrap();
+    let mut values = Vec::new();
+    clock::wait_until(Duration::from_secs(60), || {
+        if let Some(Ok(message)) = consumer.poll(Duration::from_millis(200)) {
+            let value = message.payload().unwrap_or_default();
+            values.push(String::from_utf8_lossy(value).into_owned());
+        }
+        values.len() >= count
+    });
+    values
+}
+
+#[test]
+fn topics_become_what_they_are_declared_to_be() {
+    let Some(cluster) = cluster(1) else { return };
+    let brokers = cluster.brokers();
+    let mut declared = topics::read(&declared_topics()).unwrap();
+    let outcomes = |applied: Vec<(String, Outcome)>| -> Vec<Outcome> {
+        applied.into_iter().map(|(_, outcome)| outcome).collect()
+    };
+    let first = outcomes(topics::apply(&brokers, &declared).unwrap());
+    assert_eq!(first, vec![Outcome::Created; declared.len()]);
+    // The broker's own list of topics may lag behind by a moment.
+    let settled = clock::wait_until(Duration::from_secs(20), || {
+        topics::apply(&brokers, &declared)
+            .is_ok_and(|again| outcomes(again).iter().all(|o| *o == Outcome::Unchanged))
+    });
+    assert!(settled, "applying again finds differences");
+
+    declared[0]
+        .config
+        .insert("retention.ms".into(), "60000".into());
+    let changed = outcomes(topics::apply(&brokers, &declared).unwrap());
+    assert_eq!(changed[0], Outcome::Changed);
+    assert!(changed[1..].iter().all(|o| *o == Outcome::Unchanged));
+
+    declared[0].partitions = 13;
+    let refused = topics::apply(&brokers, &declared).unwrap_err().to_string();
+    assert!(refused.contains("has 12 partitions"), "{refused}");
+
+    produce(&brokers, "one");
+    assert_eq!(consume(&brokers, 1), ["one"]);
+    cluster.stop();
+}
+
+#[test]
+fn a_killed_node_costs_nothing_and_comes_back() {
+    let Some(mut cluster) = cluster(3) else {
+        return;
+    };
+    let brokers = cluster.brokers();
+    topics::apply(&brokers, &topics::read(&declared_topics()).unwrap()).unwrap();
+    produce(&brokers, "one");
+    cluster.kill(2);
+    produce(&brokers, "two");
+    cluster.restart(2, None).unwrap();
+    cluster.kill(3);
+    produce(&brokers, "three");
+    let mut values = consume(&brokers, 3);
+    values.sort();
+    assert_eq!(values, ["one", "three", "two"]);
+}
+
+#[test]
+fn a_broker_lives_inside_a_namespace() {
+    let namespace = match lab::netns::Namespace::new("broker") {
+        Ok(namespace) => namespace,
+        Err(error) if std::env::var_os("FLOWVITALS_REQUIRE_KERNEL").is_some() => {
+            panic!("no namespace: {error}")
+        }
+        Err(error) => {
+            println!("skipped: {error}");
+            return;
+        }
+    };
+    let cluster = match Cluster::start(&Options::default(), Some(&namespace)) {
+        Ok(cluster) => cluster,
+        Err(KafkaError::Command(error))
+            if std::env::var_os("FLOWVITALS_REQUIRE_KERNEL").is_none() =>
+        {
+            println!("skipped: {error}");
+            return;
+        }
+        Err(error) => panic!("no broker: {error}"),
+    };
+    let brokers = cluster.brokers();
+    let declared = topics::read(&declared_topics()).unwrap();
+    let inside = namespace.run_in(|| {
+        topics::apply(&brokers, &declared).unwrap();
+        produce(&brokers, "inside");
+        consume(&brokers, 1)
+    });
+    assert_eq!(inside.unwrap(), ["inside"]);
+    let address: std::net::SocketAddr = brokers.parse().unwrap();
+    let outside = std::net::TcpStream::connect_timeout(&address, Duration::from_secs(1));
+    assert!(outside.is_err(), "the broker listens outside its namespace");
+}
