@@ -1,39 +1,83 @@
 //! The project's own commands: `cargo xtask …`.
 //!
 //! Every command says what it is about to change, cleans up after itself, and exits with 0 only
-//! when it did all of it.
+//! when it did all of it. This program needs nothing but a compiler to build; what speaks with
+//! Kafka is the second program, `xtask-stack`, which this one builds once the set-up is done.
 
+mod cli;
 mod ebpf;
 mod paths;
 mod process;
+mod setup;
+mod tally;
+mod test;
 
-use clap::{Parser, Subcommand};
+use anyhow::Result;
+use clap::Parser;
+use nix::unistd::Uid;
 
-#[derive(Parser)]
-#[command(about = "flowvitals: the project's own commands")]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
+use cli::{Arguments, Command, Ebpf};
 
-#[derive(Subcommand)]
-enum Command {
-    /// Build the kernel side, or prove that the committed object comes from its source.
-    #[command(subcommand)]
-    Ebpf(Ebpf),
-}
+/// Exit status when everything ran and something was wrong; the report is on the screen already.
+const FAILED: i32 = 1;
 
-#[derive(Subcommand)]
-enum Ebpf {
-    /// Compile ebpf/ and write ebpf/prebuilt/probe.bpf.o with its sha256.
-    Build,
-    /// Rebuild in a copy of the tree and compare with the committed object, bit for bit.
-    Verify,
-}
-
-fn main() -> anyhow::Result<()> {
+fn main() -> Result<()> {
     match Arguments::parse().command {
+        Command::Setup => setup::run(),
         Command::Ebpf(Ebpf::Build) => ebpf::build(),
         Command::Ebpf(Ebpf::Verify) => ebpf::verify(),
+        Command::Test => {
+            if !test::run()? {
+                std::process::exit(FAILED);
+            }
+            Ok(())
+        }
+        Command::Demo(_) => {
+            println!(
+                "The demo takes about a minute once everything is built (some minutes the first time). It makes two\n\
+                 network namespaces with a packet filter inside them, starts nginx and Kafka in them, loads an eBPF\n\
+                 program at the root cgroup, and takes all of it away at the end."
+            );
+            setup::run()?;
+            println!("building the sampler");
+            process::run(process::cargo().args(["build", "--release", "--package", "sampler"]))?;
+            stack(true)
+        }
+        Command::Kafka(_) => {
+            setup::run()?;
+            stack(false)
+        }
     }
+}
+
+/// Builds the program that speaks with Kafka and hands it our arguments, as root if it must be.
+fn stack(as_root: bool) -> Result<()> {
+    println!("building the servers' side");
+    process::run(process::cargo().args([
+        "build",
+        "--quiet",
+        "--release",
+        "--package",
+        "xtask",
+        "--features",
+        "stack",
+        "--bin",
+        "xtask-stack",
+    ]))?;
+    let program = paths::target().join("release/xtask-stack");
+    let mut command = if as_root && !Uid::effective().is_root() {
+        let mut sudo = std::process::Command::new("sudo");
+        sudo.arg("env");
+        // What the program needs to find its tools and the target directory.
+        for name in ["PATH", "CARGO_TARGET_DIR", "JAVA_HOME"] {
+            if let Ok(value) = std::env::var(name) {
+                sudo.arg(format!("{name}={value}"));
+            }
+        }
+        sudo.arg(program);
+        sudo
+    } else {
+        std::process::Command::new(program)
+    };
+    process::run(command.args(std::env::args_os().skip(1)))
 }

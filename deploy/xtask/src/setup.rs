@@ -1,0 +1,131 @@
+//! Installs the system packages that are missing, and only those.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use nix::unistd::Uid;
+
+use crate::process;
+
+/// How to see that something is there.
+enum Sign {
+    /// A program in PATH or one of the system's folders.
+    Program(&'static str),
+    /// A header or library: the package itself.
+    Package,
+}
+
+/// What is needed: the sign, the Debian package, and what for.
+const NEEDED: [(Sign, &str, &str); 10] = [
+    (
+        Sign::Program("cc"),
+        "build-essential",
+        "linking, and Kafka's client",
+    ),
+    (
+        Sign::Program("pkg-config"),
+        "pkg-config",
+        "building Kafka's client",
+    ),
+    (Sign::Package, "libssl-dev", "Kafka's client"),
+    (Sign::Package, "zlib1g-dev", "Kafka's client"),
+    (
+        Sign::Program("ip"),
+        "iproute2",
+        "the namespaces of tests and demo",
+    ),
+    (
+        Sign::Program("iptables-legacy-restore"),
+        "iptables",
+        "their loss",
+    ),
+    (Sign::Program("nginx"), "nginx-light", "the demo's edge"),
+    (
+        Sign::Program("java"),
+        "default-jre-headless",
+        "the Kafka broker",
+    ),
+    (Sign::Program("mvn"), "maven", "the Kafka broker's jars"),
+    (
+        Sign::Program("systemd-analyze"),
+        "systemd",
+        "checking the unit file",
+    ),
+];
+
+/// Says what is missing, installs it, and does nothing where nothing is.
+pub fn run() -> Result<()> {
+    let missing: Vec<_> = NEEDED
+        .iter()
+        .filter(|(sign, package, _)| !is_there(sign, package))
+        .map(|(_, package, purpose)| (*package, *purpose))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("installing system packages:");
+    for (package, purpose) in &missing {
+        println!("  {package:<22} {purpose}");
+    }
+    if !program_exists("apt-get") {
+        bail!("this system has no apt-get: install what corresponds to them, then try again");
+    }
+    let packages: Vec<_> = missing.iter().map(|(package, _)| *package).collect();
+    let install = || {
+        let mut apt = as_root("apt-get");
+        apt.args(["install", "--yes", "--no-install-recommends"])
+            .args(&packages);
+        process::output(&mut apt)
+    };
+    // Lists that are there and fresh enough need no update.
+    if install().is_err() {
+        process::output(as_root("apt-get").arg("update")).context("cannot update the lists")?;
+        install().context("cannot install the packages")?;
+    }
+    if packages.contains(&"nginx-light") {
+        quiet_nginx();
+    }
+    Ok(())
+}
+
+/// Debian starts nginx on port 80 when it installs it; the demo starts its own.
+fn quiet_nginx() {
+    if Path::new("/run/systemd/system").exists() {
+        println!("stopping the nginx service that came with the package");
+        // It may not have been started; the demo does not depend on it.
+        let _ = process::output(as_root("systemctl").args(["disable", "--now", "nginx"]));
+    }
+}
+
+fn is_there(sign: &Sign, package: &str) -> bool {
+    match sign {
+        Sign::Program(name) => program_exists(name),
+        Sign::Package => {
+            let mut query = Command::new("dpkg-query");
+            query.args(["--show", "--showformat=${db:Status-Status}", package]);
+            process::output(&mut query).is_ok_and(|status| status == "installed")
+        }
+    }
+}
+
+/// Also looks where root's programs are, which a user's PATH may lack.
+pub fn program_exists(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .any(|folder| folder.join(name).is_file())
+}
+
+fn as_root(program: &str) -> Command {
+    let mut command = if Uid::effective().is_root() {
+        Command::new("env")
+    } else {
+        let mut sudo = Command::new("sudo");
+        sudo.arg("env");
+        sudo
+    };
+    // No question in the middle of an installation.
+    command.args(["DEBIAN_FRONTEND=noninteractive", program]);
+    command
+}

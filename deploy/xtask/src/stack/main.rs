@@ -1,0 +1,18 @@
+//! The commands that start servers and speak with them. Started by `cargo xtask`, which builds it
+//! once the C libraries that Kafka's client needs are there.
+
+#[path = "../cli.rs"]
+mod cli;
+mod kafka;
+
+use anyhow::{Result, bail};
+use clap::Parser;
+
+use cli::{Arguments, Command};
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Kafka(command) => kafka::run(command),
+        other => bail!("{other:?} is not for this program: use cargo xtask"),
+    }
+}
