@@ -177,7 +177,7 @@ async fn an_event_too_large_is_a_dead_letter_of_its_stream() {
     let bench = bench(PATIENCE, &[("message.max.bytes", "1000")]);
     let large = StreamWindow {
         stream: "big".into(),
-        rtt_counts: vec![u64::MAX; 500],
+        rtt_counts: vec![i64::MAX; 500],
         ..Default::default()
     };
     bench
