@@ -15,7 +15,7 @@ use crate::cli::CheckArgs;
 use crate::config::{Config, diff};
 use crate::exit;
 
-pub use explain::{Explanation, explain};
+pub use explain::{Explanation, Question, explain};
 
 use machine::Report;
 

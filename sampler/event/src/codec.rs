@@ -1,9 +1,10 @@
-//! Wire form of a histogram: the index of the first bucket in use, then the counts of all buckets up to the last in use. A 0 is
-//! not a count: it is followed by the length of a run of empty buckets. No samples: an empty list.
+//! Wire form of a histogram: the index of the first bucket in use, then the counts of all buckets up to the last in use, where a
+//! negative number −n stands for n empty buckets. No samples: an empty list.
 //!
-//! Input and output: the list as the protobuf fields carry it (packed varints). There is one list for a histogram and one
-//! histogram for a list: what is not the shortest form is refused. Limits: reading stops at the last bucket of the layout, so
-//! that junk of any length costs at most two steps per bucket and no memory.
+//! Input and output: the list as the protobuf fields carry it (packed zigzag varints: a run of any length below 64 takes one byte,
+//! and so does a count below 64). There is one list for a histogram and one histogram for a list: what is not the shortest form is
+//! refused. Limits: a count stops at 2^63 − 1 on the wire; reading stops at the last bucket of the layout, so that junk of any length
+//! costs at most two steps per bucket and no memory.
 
 use std::slice;
 
@@ -14,17 +15,17 @@ use crate::{Histogram, Layout};
 /// Why a list is not a histogram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum CodecError {
-    /// A bucket lies past the last one.
-    #[error("histogram goes past bucket {last}")]
-    PastEnd {
+    /// A bucket lies before the first or past the last one.
+    #[error("histogram leaves the buckets 0 to {last}")]
+    OutOfRange {
         /// Index of the last bucket.
         last: usize,
     },
     /// The list begins or ends with empty buckets, or has none in use.
     #[error("histogram begins or ends with empty buckets")]
     Padding,
-    /// A run of zeros has no length, the length 0, or another run after it.
-    #[error("histogram has a broken run of zeros")]
+    /// A run of empty buckets follows another one, or is written as a count of 0.
+    #[error("histogram has a broken run of empty buckets")]
     Run,
     /// The counts add up to more than 2^64 − 1.
     #[error("histogram has too many samples")]
@@ -33,16 +34,16 @@ pub enum CodecError {
 
 /// The list for a histogram.
 #[must_use]
-pub fn encode(histogram: &Histogram) -> Vec<u64> {
+pub fn encode(histogram: &Histogram) -> Vec<i64> {
     let mut list = Vec::new();
     let mut next = None;
     for bucket in histogram.iter() {
         match next {
-            None => list.push(bucket.index as u64),
-            Some(next) if next < bucket.index => list.extend([0, (bucket.index - next) as u64]),
+            None => list.push(bucket.index as i64),
+            Some(next) if next < bucket.index => list.push(next as i64 - bucket.index as i64),
             Some(_) => {}
         }
-        list.push(bucket.count);
+        list.push(i64::try_from(bucket.count).unwrap_or(i64::MAX));
         next = Some(bucket.index + 1);
     }
     list
@@ -52,7 +53,7 @@ pub fn encode(histogram: &Histogram) -> Vec<u64> {
 ///
 /// # Errors
 /// If the list is not one that [`encode`] can give.
-pub fn decode(layout: Layout, list: &[u64]) -> Result<Histogram, CodecError> {
+pub fn decode(layout: Layout, list: &[i64]) -> Result<Histogram, CodecError> {
     let mut histogram = Histogram::new(layout);
     check(layout, list)?;
     add_to(&mut histogram, list, None);
@@ -60,7 +61,7 @@ pub fn decode(layout: Layout, list: &[u64]) -> Result<Histogram, CodecError> {
 }
 
 /// Whether a list is a histogram of this layout.
-pub(crate) fn check(layout: Layout, list: &[u64]) -> Result<(), CodecError> {
+pub(crate) fn check(layout: Layout, list: &[i64]) -> Result<(), CodecError> {
     let mut total: u64 = 0;
     for bucket in Buckets::new(layout, list)? {
         let (_, count) = bucket?;
@@ -71,7 +72,7 @@ pub(crate) fn check(layout: Layout, list: &[u64]) -> Result<(), CodecError> {
 
 /// Adds a list that [`check`] has passed; of any other, the part before its first error. The least and the greatest sample may
 /// be known.
-pub(crate) fn add_to(histogram: &mut Histogram, list: &[u64], known_us: Option<(u64, u64)>) {
+pub(crate) fn add_to(histogram: &mut Histogram, list: &[i64], known_us: Option<(u64, u64)>) {
     if let Ok(buckets) = Buckets::new(histogram.layout(), list) {
         histogram.add_part(buckets.map_while(Result::ok), known_us);
     }
@@ -81,41 +82,58 @@ pub(crate) fn add_to(histogram: &mut Histogram, list: &[u64], known_us: Option<(
 struct Buckets<'a> {
     end: usize,
     index: usize,
-    rest: slice::Iter<'a, u64>,
+    rest: slice::Iter<'a, i64>,
 }
 
 impl<'a> Buckets<'a> {
-    fn new(layout: Layout, list: &'a [u64]) -> Result<Self, CodecError> {
-        let end = layout.buckets();
-        let mut rest = list.iter();
-        let index = match rest.next() {
-            None => 0,
-            Some(_) if matches!(rest.as_slice(), [] | [0, ..]) => return Err(CodecError::Padding),
-            Some(&first) => bounded(first, end)?,
+    fn new(layout: Layout, list: &'a [i64]) -> Result<Self, CodecError> {
+        let mut buckets = Self {
+            end: layout.buckets(),
+            index: 0,
+            rest: list.iter(),
         };
-        Ok(Self { end, index, rest })
+        if let Some(&first) = buckets.rest.next() {
+            buckets.advance(u64::try_from(first).map_err(|_| buckets.out_of_range())?)?;
+            if buckets
+                .rest
+                .as_slice()
+                .first()
+                .is_none_or(|count| *count <= 0)
+            {
+                return Err(CodecError::Padding);
+            }
+        }
+        Ok(buckets)
     }
 
-    fn step(&mut self, count: u64) -> Result<(usize, u64), CodecError> {
-        let count = if count > 0 {
-            count
+    fn out_of_range(&self) -> CodecError {
+        CodecError::OutOfRange { last: self.end - 1 }
+    }
+
+    /// Goes on by a number off the wire; there must be a bucket.
+    fn advance(&mut self, buckets: u64) -> Result<(), CodecError> {
+        let index = usize::try_from(buckets)
+            .ok()
+            .and_then(|buckets| self.index.checked_add(buckets));
+        self.index = index
+            .filter(|index| *index < self.end)
+            .ok_or_else(|| self.out_of_range())?;
+        Ok(())
+    }
+
+    fn step(&mut self, number: i64) -> Result<(usize, u64), CodecError> {
+        let count = if number < 0 {
+            self.advance(number.unsigned_abs())?;
+            *self.rest.next().ok_or(CodecError::Padding)?
         } else {
-            let run = bounded(
-                *self
-                    .rest
-                    .next()
-                    .filter(|run| **run > 0)
-                    .ok_or(CodecError::Run)?,
-                self.end,
-            )?;
-            self.index += run;
-            match *self.rest.next().ok_or(CodecError::Padding)? {
-                0 => return Err(CodecError::Run),
-                count => count,
-            }
+            number
         };
+        let count = u64::try_from(count)
+            .ok()
+            .filter(|count| *count > 0)
+            .ok_or(CodecError::Run)?;
         if self.index >= self.end {
-            return Err(CodecError::PastEnd { last: self.end - 1 });
+            return Err(self.out_of_range());
         }
         self.index += 1;
         Ok((self.index - 1, count))
@@ -126,8 +144,8 @@ impl Iterator for Buckets<'_> {
     type Item = Result<(usize, u64), CodecError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let count = *self.rest.next()?;
-        let pair = self.step(count);
+        let number = *self.rest.next()?;
+        let pair = self.step(number);
         if pair.is_err() {
             self.rest = [].iter();
         }
@@ -135,20 +153,14 @@ impl Iterator for Buckets<'_> {
     }
 }
 
-/// A number off the wire as an index or a length below the end.
-fn bounded(number: u64, end: usize) -> Result<usize, CodecError> {
-    usize::try_from(number)
-        .ok()
-        .filter(|number| *number < end)
-        .ok_or(CodecError::PastEnd { last: end - 1 })
-}
-
 #[cfg(test)]
 mod tests {
     use super::{CodecError, decode, encode};
     use crate::{Histogram, Layout};
 
-    fn check(buckets: &[(usize, u64)], list: &[u64]) {
+    const MOST: u64 = i64::MAX as u64;
+
+    fn check(buckets: &[(usize, u64)], list: &[i64]) {
         let mut histogram = Histogram::new(Layout::COARSE);
         buckets
             .iter()
@@ -162,32 +174,35 @@ mod tests {
         check(&[], &[]);
         check(&[(0, 1)], &[0, 1]);
         check(&[(161, 9)], &[161, 9]);
-        check(
-            &[(3, 1), (4, 2), (6, 7), (10, 1)],
-            &[3, 1, 2, 0, 1, 7, 0, 3, 1],
-        );
-        check(
-            &[(0, 1), (161, u64::MAX - 1)],
-            &[0, 1, 0, 160, u64::MAX - 1],
-        );
+        check(&[(3, 1), (4, 2), (6, 7), (10, 1)], &[3, 1, 2, -1, 7, -3, 1]);
+        check(&[(0, 1), (161, MOST)], &[0, 1, -160, i64::MAX]);
+    }
+
+    #[test]
+    fn counts_stop_at_what_the_wire_holds() {
+        let mut histogram = Histogram::new(Layout::COARSE);
+        histogram.add(5, u64::MAX).expect("in range");
+        assert_eq!(encode(&histogram), [5, i64::MAX]);
     }
 
     #[test]
     fn junk_is_refused_with_its_reason() {
-        let past = CodecError::PastEnd { last: 161 };
+        let out = CodecError::OutOfRange { last: 161 };
         for (list, error) in [
             (&[5][..], CodecError::Padding),
-            (&[5, 0, 3, 1], CodecError::Padding),
-            (&[5, 1, 0, 3], CodecError::Padding),
-            (&[5, 1, 0], CodecError::Run),
-            (&[5, 1, 0, 0, 1], CodecError::Run),
-            (&[5, 1, 0, 2, 0, 2, 1], CodecError::Run),
-            (&[162, 1], past),
-            (&[u64::MAX, 1], past),
-            (&[161, 1, 1], past),
-            (&[100, 1, 0, 61, 1], past),
-            (&[100, 1, 0, u64::MAX, 1], past),
-            (&[0, u64::MAX, 1], CodecError::Overflow),
+            (&[5, -3, 1], CodecError::Padding),
+            (&[5, 0, 1], CodecError::Padding),
+            (&[5, 1, -3], CodecError::Padding),
+            (&[5, 1, 0, 1], CodecError::Run),
+            (&[5, 1, -2, 0], CodecError::Run),
+            (&[5, 1, -2, -2, 1], CodecError::Run),
+            (&[-1, 1], out),
+            (&[162, 1], out),
+            (&[i64::MAX, 1], out),
+            (&[161, 1, 1], out),
+            (&[100, 1, -61, 1], out),
+            (&[100, 1, i64::MIN, 1], out),
+            (&[0, i64::MAX, i64::MAX, 2], CodecError::Overflow),
         ] {
             assert_eq!(decode(Layout::COARSE, list), Err(error), "{list:?}");
         }

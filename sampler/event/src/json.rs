@@ -213,7 +213,7 @@ mod tests {
             instance: u64::MAX,
             flags: Flag::LateRead as u32 | Flag::Biased as u32 | 1 << 31,
             rtt_source: RttSource::Callback.into(),
-            rtt_counts: vec![3, 1, 0, 4, 2],
+            rtt_counts: vec![3, 1, -4, 2],
             ..Default::default()
         };
         check(
@@ -223,7 +223,7 @@ mod tests {
                 r#""instance":18446744073709551615"#,
                 r#""flags":["late_read","biased","bit_31"]"#,
                 r#""rtt_source":"callback""#,
-                r#""rtt_counts":[3,1,0,4,2]"#,
+                r#""rtt_counts":[3,1,-4,2]"#,
             ],
         );
         check(

@@ -326,7 +326,7 @@ impl WindowSum {
 }
 
 /// The histogram fields of a window.
-fn histograms_of(window: &StreamWindow) -> [(&'static str, HistogramKind, &[u64]); 3] {
+fn histograms_of(window: &StreamWindow) -> [(&'static str, HistogramKind, &[i64]); 3] {
     [
         (
             "rtt_counts",

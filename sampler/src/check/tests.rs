@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 
 use super::*;
@@ -10,6 +11,14 @@ use crate::cli::Client;
 
 struct Node {
     directory: tempfile::TempDir,
+}
+
+/// A loopback address that no other test and no service has: every one gets its own.
+fn own_address() -> SocketAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let own = NEXT.fetch_add(1, Ordering::Relaxed);
+    SocketAddr::from(([127, high | 128, low, own], 9740))
 }
 
 /// What `check` said: exit code, output, findings.
@@ -22,15 +31,6 @@ impl Node {
         }
     }
 
-    /// A free loopback port; the small race for it only makes a test fail loudly.
-    fn port() -> u16 {
-        TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port()
-    }
-
     fn file(&self, name: &str, text: &str) -> std::path::PathBuf {
         let path = self.directory.path().join(name);
         fs::write(&path, text).unwrap();
@@ -38,12 +38,16 @@ impl Node {
     }
 
     /// A main file whose state directory and port are this test's own.
-    fn main(&self, port: u16, rest: &str) -> std::path::PathBuf {
+    fn main(&self, rest: &str) -> std::path::PathBuf {
+        self.main_on(own_address(), rest)
+    }
+
+    fn main_on(&self, listen: SocketAddr, rest: &str) -> std::path::PathBuf {
         let state = self.directory.path().join("state");
         self.file(
             "main.toml",
             &format!(
-                "[state]\ndirectory = '{}'\n[metrics]\nlisten = '127.0.0.1:{port}'\n{rest}",
+                "[state]\ndirectory = '{}'\n[metrics]\nlisten = '{listen}'\n{rest}",
                 state.display()
             ),
         )
@@ -88,7 +92,7 @@ local = ['*:443']
 #[test]
 fn a_right_file_is_summed_up() {
     let node = Node::new();
-    let (code, out, err) = node.check(args(node.main(Node::port(), STREAMS)));
+    let (code, out, err) = node.check(args(node.main(STREAMS)));
     assert_eq!((code, err.as_str()), (exit::OK, ""));
     assert!(
         out.contains("streams: 3, tried in this order:\n  vip: rate 1, local"),
@@ -143,7 +147,7 @@ fn warnings_leave_the_exit_code_alone() {
     let node = Node::new();
     let rest = "[[stream]]\nname = 'a'\nlocal = ['*:1-9']\ncgroup = '/no/such.service'\n\
                 [[stream]]\nname = 'b'\nlocal = ['*:5-15']\n";
-    let (code, _, err) = node.check(args(node.main(Node::port(), rest)));
+    let (code, _, err) = node.check(args(node.main(rest)));
     assert_eq!(code, exit::OK, "{err}");
     assert!(
         err.contains("warning: main.toml:11:10: stream.local: `*:5-15`"),
@@ -158,8 +162,8 @@ fn warnings_leave_the_exit_code_alone() {
 #[test]
 fn a_port_in_use_is_an_error_unless_a_sampler_holds_it() {
     let node = Node::new();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let address = own_address();
+    let listener = TcpListener::bind(address).unwrap();
     let answers = [
         "HTTP/1.0 404 Not Found\r\n\r\n",
         "HTTP/1.0 200 OK\r\n\r\nflowvitals_up 1\n",
@@ -167,17 +171,21 @@ fn a_port_in_use_is_an_error_unless_a_sampler_holds_it() {
     let server = thread::spawn(move || {
         for answer in answers {
             let (mut stream, _) = listener.accept().unwrap();
-            let mut request = [0; 1024];
-            assert!(stream.read(&mut request).unwrap() > 0);
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                request.extend(byte);
+            }
             stream.write_all(answer.as_bytes()).unwrap();
         }
         listener // stays open until both answers were judged
     });
-    let (code, _, err) = node.check(args(node.main(port, "")));
+    let (code, _, err) = node.check(args(node.main_on(address, "")));
     assert_eq!(code, exit::CONFIG);
-    let expected = format!("main.toml:4:10: metrics.listen: 127.0.0.1:{port} cannot be bound: ");
+    let expected = format!("main.toml:4:10: metrics.listen: {address} cannot be bound: ");
     assert!(err.starts_with(&expected), "{err}");
-    let (code, out, err) = node.check(args(node.main(port, "")));
+    let (code, out, err) = node.check(args(node.main_on(address, "")));
     assert_eq!((code, err.as_str()), (exit::OK, ""));
     assert!(out.contains("(a sampler runs there already)"), "{out}");
     drop(server.join().unwrap());
@@ -186,10 +194,9 @@ fn a_port_in_use_is_an_error_unless_a_sampler_holds_it() {
 #[test]
 fn a_wrong_key_or_state_directory_is_an_error() {
     let node = Node::new();
-    let port = Node::port();
     let key = node.file("key", "short");
     let rest = format!("[sampling]\nkey_file = '{}'", key.display());
-    let file = node.main(port, &rest);
+    let file = node.main(&rest);
     let (code, _, err) = node.check(args(file.clone()));
     assert_eq!(code, exit::CONFIG);
     assert!(
@@ -204,7 +211,7 @@ fn a_wrong_key_or_state_directory_is_an_error() {
     assert!(out.contains("key not read (offline)"), "{out}");
 
     let node = Node::new();
-    let file = node.main(port, "");
+    let file = node.main("");
     node.file("state", "not a directory");
     let (code, _, err) = node.check(args(file));
     assert_eq!(code, exit::CONFIG);
@@ -219,7 +226,7 @@ fn check_explain(local: &str, client: &str, expected: &[&str]) {
     let node = Node::new();
     let key = node.file("key", "00000000000000000000000000000000");
     let rest = format!("[sampling]\nkey_file = '{}'\n{STREAMS}", key.display());
-    let file = node.main(Node::port(), &rest);
+    let file = node.main(&rest);
     let (code, out, _) = node.check(CheckArgs {
         explain: Some(local.parse().unwrap()),
         client: Some(client.parse::<Client>().unwrap()),

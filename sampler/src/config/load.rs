@@ -28,6 +28,9 @@ pub const MAX_FILE_BYTES: u64 = 8 << 20;
 /// Most included files.
 pub const MAX_FILES: usize = 4096;
 
+/// Most entries of all streams' `local` lists together.
+pub const MAX_LOCAL_ENTRIES: usize = 16_384;
+
 /// What only the main file may say.
 const MAIN_ONLY: [&str; 11] = [
     "node", "site", "include", "sampling", "window", "kafka", "state", "spool", "metrics",
@@ -228,6 +231,15 @@ fn check_streams(config: &Config, findings: &mut Findings) {
             }
             None => drop(names.insert(&stream.name, stream)),
         }
+    }
+    let entries: usize = config.streams.iter().map(|stream| stream.local.len()).sum();
+    if entries > MAX_LOCAL_ENTRIES {
+        let wrong = Wrong::new(
+            format!("there are {entries} entries in all `local` lists"),
+            format!("at most {MAX_LOCAL_ENTRIES}; prefixes and port ranges say more in fewer"),
+        );
+        let place = config.streams[0].places.stream.clone();
+        return findings.error(place, "stream.local", wrong);
     }
     overlap::check(&config.streams, findings);
     if findings.errors.is_empty() {

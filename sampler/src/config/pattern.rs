@@ -42,9 +42,14 @@ impl PortRange {
         self.first <= other.last && other.first <= self.last
     }
 
+    /// One more than the last port.
+    pub fn end(&self) -> u32 {
+        u32::from(self.last) + 1
+    }
+
     /// How many ports, at least 1.
     pub fn count(&self) -> u32 {
-        u32::from(self.last) - u32::from(self.first) + 1
+        self.end() - u32::from(self.first)
     }
 }
 

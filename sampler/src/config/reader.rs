@@ -13,6 +13,9 @@ use toml::de::{DeTable, DeValue};
 use super::error::{Findings, Place, Wrong};
 use super::source::Source;
 
+/// Entries of one list; prefixes and port ranges say more in fewer.
+pub(super) const MAX_ITEMS: usize = 1024;
+
 /// Result of parsing one value.
 pub(super) type Parsed<T> = Result<T, Wrong>;
 
@@ -114,6 +117,12 @@ impl<'a> Section<'a> {
             );
             return Vec::new();
         };
+        if items.len() > MAX_ITEMS {
+            let message = format!("has {} entries", items.len());
+            let wrong = Wrong::new(message, format!("at most {MAX_ITEMS} entries"));
+            findings.error(self.place_of(value), &self.name(key), wrong);
+            return Vec::new();
+        }
         let mut parsed = Vec::new();
         for item in items.iter() {
             let place = self.place_of(item);

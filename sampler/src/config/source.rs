@@ -10,14 +10,22 @@ use super::error::Place;
 pub struct Source {
     name: Arc<Path>,
     text: String,
+    /// Byte at which each line begins.
+    lines: Vec<usize>,
 }
 
 impl Source {
     /// A file of that name with that text.
     pub fn new(name: impl Into<PathBuf>, text: impl Into<String>) -> Self {
+        let text = text.into();
+        let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let lines = std::iter::once(0)
+            .chain(newlines.map(|(at, _)| at + 1))
+            .collect();
         Self {
             name: Arc::from(name.into()),
-            text: text.into(),
+            text,
+            lines,
         }
     }
 
@@ -37,12 +45,12 @@ impl Source {
         while !self.text.is_char_boundary(end) {
             end -= 1;
         }
-        let before = &self.text[..end];
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let line = self.lines.partition_point(|start| *start <= end);
+        let start = self.lines[line - 1];
         Place {
             file: Arc::clone(&self.name),
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
+            line,
+            column: self.text[start..end].chars().count() + 1,
         }
     }
 }

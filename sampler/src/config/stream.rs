@@ -13,8 +13,8 @@ use super::sections::rate;
 
 /// `rtt_slow_us` of a stream that sets none.
 pub const RTT_SLOW_US: u32 = 200_000;
-/// Most entries of one `local` or `remote` list.
-pub const MAX_PATTERNS: usize = 256;
+/// Options whose names are taken for later.
+const RESERVED: [&str; 2] = ["sni", "host"];
 
 /// A stream and its rule.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,15 +66,7 @@ impl StreamConfig {
         let name = section.optional(findings, "name", |value| {
             names::name(text(value)?, MAX_NAME_BYTES)
         });
-        let before = findings.errors.len();
-        let local = section.list(findings, "local", |value| {
-            text(value)?.parse::<LocalPattern>()
-        });
-        if local.is_empty() && findings.errors.len() == before {
-            let wrong = Wrong::new("is missing or empty: the stream has no flows", LOCAL_FORMS);
-            let at = section.value("local").map(|value| section.place_of(value));
-            findings.error(at.unwrap_or_else(|| place.clone()), "stream.local", wrong);
-        }
+        let local = read_local(&mut section, findings);
         let remote = read_remote(&mut section, findings);
         let cgroup = section.optional(findings, "cgroup", cgroup_path);
         let mark = section.optional(findings, "mark", |value| whole(value, 0..=u32::MAX.into()));
@@ -92,27 +84,14 @@ impl StreamConfig {
             .table(findings, "labels", "stream.labels")
             .map(|labels| read_labels(labels, findings))
             .unwrap_or_default();
-        for reserved in ["sni", "host"] {
-            section.refuse(
-                findings,
-                reserved,
-                "is reserved and not built yet; remove it",
-            );
-        }
-        for (list, count) in [("local", local.len()), ("remote", remote.len())] {
-            if count > MAX_PATTERNS {
-                let wrong = Wrong::new(
-                    format!("has {count} entries"),
-                    format!("at most {MAX_PATTERNS}; prefixes and port ranges say more in fewer"),
-                );
-                findings.error(place.clone(), &format!("stream.{list}"), wrong);
-            }
-        }
         if section.value("name").is_none() {
             let wrong = Wrong::new("is missing", "name = \"…\" in every [[stream]]");
             findings.error(place.clone(), "stream.name", wrong);
         }
-        section.end(findings, &["sni", "host"]);
+        for key in RESERVED {
+            section.refuse(findings, key, "is reserved and not built yet; remove it");
+        }
+        section.end(findings, &RESERVED);
         let (local_places, local) = local.into_iter().unzip();
         Some(Self {
             name: name?,
@@ -137,6 +116,23 @@ impl StreamConfig {
     pub fn takes_client(&self, client: std::net::IpAddr) -> bool {
         self.remote.is_empty() || self.remote.iter().any(|net| net.contains(&client))
     }
+}
+
+fn read_local(section: &mut Section<'_>, findings: &mut Findings) -> Vec<(Place, LocalPattern)> {
+    let before = findings.errors.len();
+    let local = section.list(findings, "local", |value| {
+        text(value)?.parse::<LocalPattern>()
+    });
+    if local.is_empty() && findings.errors.len() == before {
+        let wrong = Wrong::new("is missing or empty: the stream has no flows", LOCAL_FORMS);
+        let place = section.value("local").map(|value| section.place_of(value));
+        findings.error(
+            place.unwrap_or_else(|| section.place()),
+            "stream.local",
+            wrong,
+        );
+    }
+    local
 }
 
 fn read_remote(section: &mut Section<'_>, findings: &mut Findings) -> Vec<IpNet> {

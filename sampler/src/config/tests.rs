@@ -150,6 +150,36 @@ fn the_commented_values_of_the_example_are_the_defaults() {
     assert_eq!((stream.rtt_slow_us, stream.labels.len()), (RTT_SLOW_US, 3));
 }
 
+/// The file that the contract shows is accepted as it stands, and means what it says.
+#[test]
+fn the_contract_is_accepted() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/CONTRACT.md");
+    let Ok(contract) = fs::read_to_string(&path) else {
+        return eprintln!("skipped: the shared contract is not beside the workspace");
+    };
+    let (_, rest) = contract
+        .split_once("## sampler.toml")
+        .expect("a section on sampler.toml");
+    let (_, rest) = rest.split_once("```toml\n").expect("a file");
+    let (text, _) = rest.split_once("```").expect("its end");
+    let config = good(text);
+    let default = Config::default();
+    assert_eq!(config.node.as_deref(), Some("edge-07"));
+    assert_eq!(
+        (&config.window, &config.spool),
+        (&default.window, &default.spool)
+    );
+    assert_eq!(
+        (&config.metrics, &config.limits),
+        (&default.metrics, &default.limits)
+    );
+    assert_eq!(
+        config.sampling.max_sampled_flows,
+        default.sampling.max_sampled_flows
+    );
+    assert_eq!(config.streams[0].local.len(), 4);
+}
+
 fn is_option(line: &str) -> bool {
     let name = line.split(" = ").next().unwrap_or_default();
     line.contains(" = ")
@@ -657,6 +687,26 @@ fn the_number_of_streams_is_bounded() {
     check(
         &streams(MAX_STREAMS + 1),
         &["4097:1: stream: there are 1025 streams (allowed: at most 1024)"],
+    );
+}
+
+#[test]
+fn the_number_of_entries_is_bounded() {
+    let list = |count: usize, at: usize| -> String {
+        (0..count)
+            .map(|i| format!("'10.{at}.{}.{}:443',", i / 256, i % 256))
+            .collect()
+    };
+    check_stream(
+        &format!("name = 'a'\nlocal = [{}]", list(1025, 0)),
+        &["3:9: stream.local: has 1025 entries (allowed: at most 1024 entries)"],
+    );
+    let many: String = (0..17)
+        .map(|at| stream(&format!("s{at}"), &format!("local = [{}]", list(1024, at))))
+        .collect();
+    check(
+        &many,
+        &["1:1: stream.local: there are 17408 entries in all `local` lists"],
     );
 }
 

@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn ticks_are_measured() {
-        let check = |ms: u64, ticks, expected| {
+        let check = |ms: u64, ticks: u64, expected| {
             assert_eq!(hz((5, 7), (5 + ms * 1_000_000, 7 + ticks)), expected);
         };
         check(200, 50, Some(250));

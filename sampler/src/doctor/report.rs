@@ -6,12 +6,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// Exit status: the kernel cannot do it.
-const EXIT_UNSUPPORTED: u8 = 69;
-/// Exit status: a privilege is missing.
-const EXIT_NO_PRIVILEGE: u8 = 77;
-/// Exit status: the configuration is wrong.
-const EXIT_CONFIG: u8 = 78;
+use crate::exit;
 
 /// How a check went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -111,13 +106,13 @@ impl Report {
                 .any(|check| check.level == Level::No && check.essential == Some(what))
         };
         if lacks(Essential::Kernel) {
-            EXIT_UNSUPPORTED
+            exit::UNSUPPORTED
         } else if lacks(Essential::Privilege) {
-            EXIT_NO_PRIVILEGE
+            exit::NO_PRIVILEGE
         } else if lacks(Essential::Configuration) {
-            EXIT_CONFIG
+            exit::CONFIG
         } else {
-            0
+            exit::OK
         }
     }
 
@@ -129,11 +124,11 @@ impl Report {
 
     fn verdict(&self) -> &'static str {
         match self.exit_code() {
-            0 => "the sampler can run here",
-            EXIT_UNSUPPORTED => {
+            exit::OK => "the sampler can run here",
+            exit::UNSUPPORTED => {
                 "the sampler cannot run here: the kernel lacks something (exit status 69)"
             }
-            EXIT_NO_PRIVILEGE => {
+            exit::NO_PRIVILEGE => {
                 "the sampler cannot run like this: a privilege is missing (exit status 77)"
             }
             _ => "the sampler cannot run with this configuration (exit status 78)",

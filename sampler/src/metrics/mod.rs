@@ -1,7 +1,7 @@
 //! What a Prometheus server, and `top`, see of this node.
 //!
 //! Input: windows and heartbeats from the window stage, the sink's books. Output: text or protobuf on `/metrics`, and
-//! `/healthz`. Limits: at most [`MAX_STREAMS`] streams are kept, and `top:N` of them shown; nothing per flow. The lock is
+//! `/healthz`. Limits: at most 1024 streams are kept, and `top:N` of them shown; nothing per flow. The lock is
 //! held for one window's additions, or one copy of the shown totals.
 
 mod family;

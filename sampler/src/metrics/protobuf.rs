@@ -1,6 +1,7 @@
 //! Protobuf exposition, length-delimited. Pure.
 //!
-//! Input: families. Output: bytes. Histograms show both forms: native ones exist in this exposition only.
+//! Input: families. Output: bytes, and native histograms read back from them. Histograms show both forms: native ones
+//! exist in this exposition only.
 
 use prost::Message;
 

@@ -14,12 +14,19 @@ use super::family::Buckets;
 const SCHEMA: i32 = 4;
 /// End of the first of our buckets, µs.
 const ZERO_US: u64 = 64;
-/// First and last octave of the classic bounds: 256 µs to 12.6 s.
+/// Octaves of the classic bounds: 256 µs to 12.6 s.
 const OCTAVES: std::ops::RangeInclusive<u32> = 8..=23;
+/// Octaves in which round trips of viewers lie, 1 ms to 1 s: twice as many bounds.
+const FINE_OCTAVES: std::ops::Range<u32> = 10..20;
 
-/// Upper bounds of the classic buckets, µs: two per octave.
+/// Upper bounds of the classic buckets, µs: two per octave, four where it matters.
 pub fn classic_bounds_us() -> impl Iterator<Item = u64> {
-    OCTAVES.flat_map(|octave| [1 << octave, 3 << (octave - 1)])
+    OCTAVES.flat_map(|octave| {
+        let step = if FINE_OCTAVES.contains(&octave) { 1 } else { 2 };
+        (4..8)
+            .step_by(step)
+            .map(move |quarters: u64| quarters << (octave - 2))
+    })
 }
 
 /// Both forms of a histogram with a known sum.

@@ -5,21 +5,23 @@
 //! an earlier one hides. A key that finds no slot within reach is handled as a prefix, so no
 //! configuration fails for the luck of the hash.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::{IpAddr, SocketAddr};
 
 use ebpf_abi::address::Address;
-use ebpf_abi::rules::{Candidate, ExactEntry, HAS_MARK, MAX_CANDIDATES, MAX_LISTS};
+use ebpf_abi::rules::{Candidate, EXACT_SLOTS, ExactEntry, HAS_MARK, MAX_CANDIDATES, MAX_LISTS};
 use ipnet::IpNet;
 
 use super::RuleSet;
 use super::tables::{Interner, KernelRules, ListsFull};
 use crate::config::overlap::cgroup_covers;
 use crate::config::pattern::{net_contains, net_covers};
-use crate::config::{LocalPattern, StreamConfig};
+use crate::config::{LocalPattern, PortRange, StreamConfig};
 
 /// A single address with more ports than this expands onto ports instead of exact keys.
-const MAX_EXACT_PORTS: u32 = 128;
+const MAX_RANGE_PORTS: u32 = 128;
+/// Ranges of ports take no more of the exact table than this; single ports may fill it.
+const MAX_RANGE_KEYS: u32 = EXACT_SLOTS as u32 / 2;
 
 /// Why rules do not fit into the kernel's tables.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,7 +48,7 @@ pub enum CompileError {
         MAX_LISTS - 1
     )]
     TooManyLists {
-        /// The first stream that no longer fits, by index.
+        /// The last stream of the first combination that no longer fits, by index.
         stream: usize,
     },
 }
@@ -76,11 +78,18 @@ impl Rule<'_> {
     }
 }
 
-/// The part of a compilation that does not change.
+/// What a place's list is made of: a stream, and what it says about our address there.
+type Applying = (usize, Option<IpNet>);
+
+/// A compilation on its way.
 struct Compiler<'a, S, C> {
     streams: &'a [StreamConfig],
     stream_ids: S,
     cgroup_ids: C,
+    /// Exact keys, and the streams whose patterns they come from.
+    keys: BTreeMap<(IpAddr, u16), Vec<usize>>,
+    /// All other patterns, with their streams.
+    general: Vec<(usize, LocalPattern)>,
     interner: Interner,
     tables: KernelRules,
 }
@@ -96,47 +105,85 @@ impl<'a> RuleSet<'a> {
         stream_ids: impl Fn(usize) -> u32,
         cgroup_ids: impl Fn(&str) -> Option<u64>,
     ) -> Result<KernelRules, CompileError> {
+        let (keys, general) = split(self.streams);
         let mut compiler = Compiler {
             streams: self.streams,
             stream_ids,
             cgroup_ids,
+            keys,
+            general,
             interner: Interner::default(),
             tables: KernelRules::empty(),
         };
-        let displaced = compiler.exact()?;
-        compiler.ports(&displaced)?;
+        compiler.fill_exact()?;
+        compiler.fill_ports()?;
         Ok(compiler.tables)
     }
 }
 
-/// The exact keys of a pattern, if it is one for the exact table.
-fn exact_keys(pattern: &LocalPattern) -> Option<impl Iterator<Item = (IpAddr, u16)> + use<>> {
-    let address = pattern.single_address()?;
-    let ports = pattern.ports;
-    (ports.count() <= MAX_EXACT_PORTS)
-        .then(|| (ports.first..=ports.last).map(move |port| (address, port)))
+/// Exact keys and general patterns.
+#[expect(
+    clippy::type_complexity,
+    reason = "the two fields of Compiler that it fills"
+)]
+fn split(
+    streams: &[StreamConfig],
+) -> (
+    BTreeMap<(IpAddr, u16), Vec<usize>>,
+    Vec<(usize, LocalPattern)>,
+) {
+    let exact = exact_patterns(streams);
+    let mut keys: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+    let mut general = Vec::new();
+    for (at, stream) in streams.iter().enumerate() {
+        for pattern in &stream.local {
+            match pattern.single_address() {
+                Some(address) if exact.contains(pattern) => {
+                    for port in pattern.ports.first..=pattern.ports.last {
+                        keys.entry((address, port)).or_default().push(at);
+                    }
+                }
+                _ => general.push((at, *pattern)),
+            }
+        }
+    }
+    (keys, general)
+}
+
+/// The patterns whose keys belong in the exact table.
+fn exact_patterns(streams: &[StreamConfig]) -> HashSet<LocalPattern> {
+    let mut range_keys = 0;
+    let mut single_keys = 0;
+    let mut exact = HashSet::new();
+    for pattern in streams.iter().flat_map(|stream| &stream.local) {
+        if pattern.single_address().is_none() || exact.contains(pattern) {
+            continue;
+        }
+        let ports = pattern.ports.count();
+        let (keys, most) = match ports {
+            1 => (&mut single_keys, EXACT_SLOTS as u32),
+            _ => (&mut range_keys, MAX_RANGE_KEYS),
+        };
+        if ports <= MAX_RANGE_PORTS && *keys + ports <= most {
+            *keys += ports;
+            exact.insert(*pattern);
+        }
+    }
+    exact
 }
 
 impl<'a, S: Fn(usize) -> u32, C: Fn(&str) -> Option<u64>> Compiler<'a, S, C> {
-    /// Fills the exact table; returns the keys that found no slot.
-    fn exact(&mut self) -> Result<BTreeSet<(u16, IpAddr)>, CompileError> {
-        // The first stream of a key is the one to blame when there is no room for it.
-        let mut keys: BTreeMap<(IpAddr, u16), usize> = BTreeMap::new();
-        for (at, stream) in self.streams.iter().enumerate() {
-            for key in stream.local.iter().filter_map(exact_keys).flatten() {
-                keys.entry(key).or_insert(at);
-            }
-        }
-        let mut displaced = BTreeSet::new();
-        for ((ip, port), first) in keys {
-            let rules = self.rules(|pattern| {
-                // The key says the address: the rule need not, and more lists are the same.
-                let matches = pattern.ports.contains(port) && net_contains(pattern.net, ip);
-                matches.then_some(None)
+    /// Fills the exact table; keys that find no slot become general patterns.
+    fn fill_exact(&mut self) -> Result<(), CompileError> {
+        let mut displaced = Vec::new();
+        for ((ip, port), own) in std::mem::take(&mut self.keys) {
+            // The key says the address: the rules need not, and more lists are the same.
+            let general = self.general.iter().filter(|(_, pattern)| {
+                pattern.ports.contains(port) && net_contains(pattern.net, ip)
             });
-            let list = self.list(rules, first, || {
-                std::net::SocketAddr::new(ip, port).to_string()
-            })?;
+            let streams = own.iter().copied().chain(general.map(|(at, _)| *at));
+            let rules = self.rules(streams.map(|at| (at, None)).collect());
+            let list = self.list(rules, || SocketAddr::new(ip, port).to_string())?;
             let address = Address::from(ip);
             match self.tables.free_slot(&address, port) {
                 _ if list == 0 => {} // only absent cgroups: no rule matches, here as on the port
@@ -148,71 +195,68 @@ impl<'a, S: Fn(usize) -> u32, C: Fn(&str) -> Option<u64>> Compiler<'a, S, C> {
                         reserved: 0,
                     };
                 }
-                None => drop(displaced.insert((port, ip))),
+                None => {
+                    let ports = PortRange {
+                        first: port,
+                        last: port,
+                    };
+                    let pattern = LocalPattern {
+                        net: Some(IpNet::from(ip)),
+                        ports,
+                    };
+                    displaced.extend(own.iter().map(|at| (*at, pattern)));
+                }
             }
         }
-        Ok(displaced)
+        self.general.append(&mut displaced);
+        Ok(())
     }
 
     /// Fills the port table, one range of ports with the same rules at a time.
-    fn ports(&mut self, displaced: &BTreeSet<(u16, IpAddr)>) -> Result<(), CompileError> {
-        let mut edges: BTreeSet<u32> = displaced
+    fn fill_ports(&mut self) -> Result<(), CompileError> {
+        let edges: BTreeSet<u32> = self
+            .general
             .iter()
-            .flat_map(|(port, _)| [u32::from(*port), u32::from(*port) + 1])
+            .flat_map(|(_, pattern)| [u32::from(pattern.ports.first), pattern.ports.end()])
             .collect();
-        for pattern in self.streams.iter().flat_map(|stream| &stream.local) {
-            if exact_keys(pattern).is_none() {
-                edges.extend([
-                    u32::from(pattern.ports.first),
-                    u32::from(pattern.ports.last) + 1,
-                ]);
-            }
-        }
         let edges: Vec<u32> = edges.into_iter().collect();
         for range in edges.windows(2) {
             // The last edge can be 65536, but only as an end.
             let Ok(port) = u16::try_from(range[0]) else {
                 continue;
             };
-            let rules = self.rules(|pattern| {
-                let here = match exact_keys(pattern) {
-                    None => true,
-                    Some(_) => pattern
-                        .single_address()
-                        .is_some_and(|address| displaced.contains(&(port, address))),
-                };
-                (here && pattern.ports.contains(port)).then_some(pattern.net)
-            });
-            let first = rules.first().map_or(0, |rule| rule.stream);
-            let list = self.list(rules, first, || format!("port {port}"))?;
+            let here = self
+                .general
+                .iter()
+                .filter(|(_, pattern)| pattern.ports.contains(port));
+            let rules = self.rules(here.map(|(at, pattern)| (*at, pattern.net)).collect());
+            let list = self.list(rules, || format!("port {port}"))?;
             self.tables.ports[range[0] as usize..range[1] as usize].fill(u64::from(list));
         }
         Ok(())
     }
 
-    /// The rules that apply in one place, in order, without hidden ones. `local` says whether a
-    /// pattern applies there, and what is left to be said about the address.
-    fn rules(&self, local: impl Fn(&LocalPattern) -> Option<Option<IpNet>>) -> Vec<Rule<'a>> {
+    /// The rules that apply in one place, in order, without hidden ones.
+    fn rules(&self, mut applying: Vec<Applying>) -> Vec<Rule<'a>> {
         let mut rules: Vec<Rule<'a>> = Vec::new();
-        for (at, stream) in self.streams.iter().enumerate() {
+        // Of one stream wide ones first, so that they hide its narrow ones.
+        applying.sort_by_key(|(at, net)| (*at, net.map_or(0, |net| net.prefix_len() + 1)));
+        applying.dedup();
+        for (at, local) in applying {
+            let stream = &self.streams[at];
             let present = |path: &String| (self.cgroup_ids)(path).is_some();
             if !stream.cgroup.as_ref().is_none_or(present) {
                 continue;
             }
-            let mut nets: Vec<_> = stream.local.iter().filter_map(&local).collect();
-            // Wide ones first, so that they hide the narrow ones of the same stream.
-            nets.sort_by_key(|net| net.map_or(0, |net| u32::from(net.prefix_len()) + 1));
-            for net in nets {
-                for remote in remotes(stream) {
-                    let rule = Rule {
-                        local: net,
-                        remote,
-                        stream: at,
-                        config: stream,
-                    };
-                    if !rules.iter().any(|earlier| earlier.hides(&rule)) {
-                        rules.push(rule);
-                    }
+            for remote in remotes(stream) {
+                let rule = Rule {
+                    local,
+                    remote,
+                    stream: at,
+                    config: stream,
+                };
+                if !rules.iter().any(|earlier| earlier.hides(&rule)) {
+                    rules.push(rule);
                 }
             }
         }
@@ -222,7 +266,6 @@ impl<'a, S: Fn(usize) -> u32, C: Fn(&str) -> Option<u64>> Compiler<'a, S, C> {
     fn list(
         &mut self,
         rules: Vec<Rule<'a>>,
-        first: usize,
         local: impl FnOnce() -> String,
     ) -> Result<u16, CompileError> {
         if let Some(over) = rules.get(MAX_CANDIDATES) {
@@ -235,10 +278,11 @@ impl<'a, S: Fn(usize) -> u32, C: Fn(&str) -> Option<u64>> Compiler<'a, S, C> {
                 streams,
             });
         }
+        let last = rules.last().map_or(0, |rule| rule.stream);
         let candidates = rules.iter().map(|rule| self.candidate(rule)).collect();
         self.interner
             .number(&mut self.tables.lists, candidates)
-            .map_err(|ListsFull| CompileError::TooManyLists { stream: first })
+            .map_err(|ListsFull| CompileError::TooManyLists { stream: last })
     }
 
     fn candidate(&self, rule: &Rule<'_>) -> Candidate {

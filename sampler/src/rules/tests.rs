@@ -263,34 +263,51 @@ fn too_many_lists_are_an_error() {
     );
 }
 
-/// A full exact table displaces keys onto ports, and no answer changes.
+/// A full exact table displaces keys onto ports, ranges beyond their share go there at once, and
+/// no answer changes.
 #[test]
 fn keys_without_a_slot_are_found_by_port() {
-    let ports: Vec<String> = (0..48)
+    let singles: Vec<String> = (0..8000)
+        .map(|i| format!("10.0.{}.{}:{}", i / 200, i % 200, 1000 + i))
+        .collect();
+    let singles: Vec<&str> = singles.iter().map(String::as_str).collect();
+    let ranges: Vec<String> = (0..48)
         .map(|i| format!("203.0.113.{i}:{}-{}", 1000 + i * 200, 1127 + i * 200))
         .collect();
-    let ports: Vec<&str> = ports.iter().map(String::as_str).collect();
+    let ranges: Vec<&str> = ranges.iter().map(String::as_str).collect();
     let streams = [
-        stream("a", &ports, &[]),
-        stream("rest", &["*:1000-2000"], &[]),
+        stream("singles", &singles, &[]),
+        stream("ranges", &ranges, &[]),
+        stream("rest", &["*:1000-2000"], &["10.0.0.0/8"]),
     ];
     let tables = compile(&streams).unwrap();
     let placed = tables.exact.iter().filter(|entry| entry.list != 0).count();
     assert!(
-        placed < 48 * 128,
-        "all {placed} keys found a slot: the test needs more of them"
+        placed < 8_000 + 32 * 128,
+        "all {placed} keys found a slot: the test needs more"
     );
-    for at in 0..48u16 {
-        for port in 990 + at * 200..1140 + at * 200 {
-            for host in [at as u8, at as u8 + 1] {
-                let flow = flow(&format!("203.0.113.{host}:{port}"), "10.0.0.1:1");
-                let plain = RuleSet::new(&streams).classify(&flow).map(|at| at as u32);
-                assert_eq!(
-                    tables.lookup(&flow.tuple(), 0, |_| false),
-                    plain,
-                    "{flow:?}"
-                );
-            }
+    let rules = RuleSet::new(&streams);
+    let check = |local: SocketAddr| {
+        let flow = NewFlow {
+            local,
+            ..flow("10.0.0.1:1", "10.0.0.1:1")
+        };
+        let plain = rules.classify(&flow).map(|at| at as u32);
+        assert_eq!(
+            tables.lookup(&flow.tuple(), 0, |_| false),
+            plain,
+            "{flow:?}"
+        );
+    };
+    for single in singles.iter().step_by(7) {
+        let local: SocketAddr = single.parse().unwrap();
+        check(local);
+        check(SocketAddr::new(local.ip(), local.port() + 1));
+    }
+    for at in (0..48u16).step_by(3) {
+        for port in (990 + at * 200..1140 + at * 200).step_by(11) {
+            check(format!("203.0.113.{at}:{port}").parse().unwrap());
+            check(format!("203.0.113.{}:{port}", at + 1).parse().unwrap());
         }
     }
 }

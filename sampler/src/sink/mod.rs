@@ -15,7 +15,7 @@ mod table;
 
 pub use kafka::{Drained, KafkaError, KafkaSettings, KafkaSink, Topics, client_config};
 pub use ledger::{Ledger, Loss, SinkState, Totals};
-pub use queue::{Capacity, QueueReceiver, QueueSender, queue};
+pub use queue::{Capacity, QueueReceiver, QueueSender, Queued, queue};
 pub use record::{Kind, Record};
 pub use sampler_event::Event;
 pub use stdout::JsonLines;

@@ -2,7 +2,7 @@
 //!
 //! Input: two expositions of one sampler. Output: a row per stream and a line about the node. The time between them is
 //! that of the windows, not of the scrapes, so that rates are right for any window length.
-//! Limits: p90 is interpolated in buckets of half an octave; it is marked as approximate.
+//! Limits: p90 is interpolated in the classic buckets (at most 25 % wide from 1 ms to 1 s); it is marked as approximate.
 
 use std::collections::BTreeMap;
 

@@ -44,7 +44,7 @@ proptest! {
     }
 
     #[test]
-    fn codec_round_trips(times in times_us(), huge in 0..u64::MAX / 2) {
+    fn codec_round_trips(times in times_us(), huge in 0..u64::MAX / 4) {
         for layout in [Layout::RTT, Layout::COARSE] {
             let mut histogram = of(layout, &times);
             histogram.add(17, huge).expect("in range");
@@ -58,7 +58,7 @@ proptest! {
 
     #[test]
     fn junk_is_an_error_or_a_histogram_with_that_very_form(
-        list in vec(prop_oneof![4 => 0u64..4, 3 => 0u64..200, 1 => any::<u64>()], 0..40)
+        list in vec(prop_oneof![4 => -3i64..4, 3 => -200i64..200, 1 => any::<i64>()], 0..40)
     ) {
         for layout in [Layout::RTT, Layout::COARSE] {
             if let Ok(histogram) = codec::decode(layout, &list) {

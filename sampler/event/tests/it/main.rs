@@ -1,6 +1,10 @@
 //! Tests of the crate from outside, in one binary.
 
 mod coverage;
+mod fixture;
+mod golden;
 mod histogram;
 #[path = "../../examples/coverage/simulation.rs"]
 mod simulation;
+mod size;
+mod sum;

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use rdkafka::error::RDKafkaErrorCode as Code;
 use tokio::time::Instant;
 
 use crate::sink::ledger::SinkState;
@@ -93,9 +94,12 @@ impl Health {
         self.holds[kind.index()] = None;
     }
 
-    /// Something is wrong with a broker; it shows when events wait for it.
-    pub fn trouble(&mut self, reason: String) {
-        self.trouble = Some(reason);
+    /// Something is wrong with a broker; it shows when events wait for it. That all are `down` is said only where
+    /// nothing better is known: the error before it names the broker and the cause.
+    pub fn trouble(&mut self, code: Code, reason: String) {
+        if code != Code::AllBrokersDown || self.trouble.is_none() {
+            self.trouble = Some(reason);
+        }
     }
 
     /// The state, given how long the oldest unconfirmed event has waited.
@@ -158,7 +162,11 @@ mod tests {
     fn trouble_shows_when_events_wait() {
         let mut health = Health::default();
         assert_eq!(health.state(None), SinkState::Starting);
-        health.trouble("connection refused".to_owned());
+        health.trouble(
+            Code::BrokerTransportFailure,
+            "connection refused".to_owned(),
+        );
+        health.trouble(Code::AllBrokersDown, "1/1 brokers are down".to_owned());
         assert_eq!(health.state(Some(seconds(1))), SinkState::Starting);
         assert_eq!(
             health.state(Some(seconds(9))),

@@ -59,6 +59,7 @@ pub struct KafkaSink {
     report_to: UnboundedSender<Report>,
     last_dead_letter_log: Option<Instant>,
     last_renewal: Option<Instant>,
+    renewal_due: bool,
 }
 
 impl KafkaSink {
@@ -78,6 +79,7 @@ impl KafkaSink {
             report_to,
             last_dead_letter_log: None,
             last_renewal: None,
+            renewal_due: false,
         })
     }
 
@@ -120,7 +122,10 @@ impl KafkaSink {
     }
 
     fn open(&self) -> [bool; 3] {
-        Kind::ALL.map(|kind| self.health.is_open(kind) && self.in_flight.has_room(kind))
+        // Nothing new overtakes the events that wait for the next producer.
+        Kind::ALL.map(|kind| {
+            !self.renewal_due && self.health.is_open(kind) && self.in_flight.has_room(kind)
+        })
     }
 
     fn finish(self, queued: usize) -> Drained {
@@ -171,7 +176,7 @@ impl KafkaSink {
             } => self.on_failure(life, id, code),
             Report::Trouble { life, .. } if life != self.life.number() => {}
             Report::Trouble { code, reason, .. } => {
-                self.health.trouble(reason);
+                self.health.trouble(code, reason);
                 if code == Code::Fatal {
                     self.renew();
                 }
@@ -223,8 +228,10 @@ impl KafkaSink {
         }
     }
 
-    /// A new producer for a broken one; all unconfirmed events go again.
+    /// A new producer for a broken one, now or as soon as the pause since the last one is over; all unconfirmed events
+    /// go again.
     fn renew(&mut self) {
+        self.renewal_due = true;
         let now = Instant::now();
         if self
             .last_renewal
@@ -241,6 +248,7 @@ impl KafkaSink {
                 return;
             }
         }
+        self.renewal_due = false;
         self.ledger.renewed();
         warn!(
             reason,
@@ -272,7 +280,7 @@ impl KafkaSink {
     }
 
     fn on_tick(&mut self) {
-        if self.life.fatal().is_some() {
+        if self.renewal_due || self.life.fatal().is_some() {
             self.renew();
         }
         for kind in self.health.due(Instant::now()) {

@@ -1,0 +1,273 @@
+//! Starts the built sampler inside a server's namespace and collects its events.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Stdio},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use lab::{
+    netns::Namespace,
+    network::{Network, Options},
+};
+use serde_json::Value;
+
+/// The machine has few cores: tests that measure run one after the other.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Longest wait for something that must happen.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The right to run a kernel test now; `None` where the machine cannot (said why).
+pub fn turn() -> Option<MutexGuard<'static, ()>> {
+    let required = std::env::var_os("FLOWVITALS_REQUIRE_KERNEL").is_some();
+    let missing = sampler::kernel::load::missing_capabilities();
+    let root = nix::unistd::geteuid().is_root();
+    if root && missing.is_empty() {
+        return Some(ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+    assert!(
+        !required,
+        "kernel tests are required, but root or {missing:?} is missing"
+    );
+    eprintln!("skipped: needs root and {missing:?}");
+    None
+}
+
+/// A network as a test needs it.
+pub fn network(options: Options) -> Network {
+    Network::new(options).expect("two namespaces and a link between them")
+}
+
+/// A running sampler.
+pub struct Sampler {
+    child: Child,
+    events: Arc<Mutex<Vec<Value>>>,
+    log: Arc<Mutex<String>>,
+    readers: Vec<JoinHandle<()>>,
+    state: tempfile::TempDir,
+}
+
+impl Sampler {
+    /// Starts with these `[[stream]]` tables (and whatever else), windows to standard output,
+    /// and waits until it is attached.
+    pub fn start(namespace: &Namespace, config: &str) -> Self {
+        let state = tempfile::tempdir().expect("a state directory");
+        let file = state.path().join("sampler.toml");
+        std::fs::write(&file, config_text(&state, config)).expect("a configuration");
+        let mut child = namespace
+            .command(env!("CARGO_BIN_EXE_flowvitals-sampler"))
+            .args(["run", "--config"])
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the sampler");
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::new(Mutex::new(String::new()));
+        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        let stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+        let sink = Arc::clone(&events);
+        let log_sink = Arc::clone(&log);
+        let readers = vec![
+            std::thread::spawn(move || {
+                for line in stdout.lines().map_while(Result::ok) {
+                    let event = serde_json::from_str(&line).expect("a JSON line");
+                    sink.lock().expect("events").push(event);
+                }
+            }),
+            std::thread::spawn(move || {
+                for line in stderr.lines().map_while(Result::ok) {
+                    let mut log = log_sink.lock().expect("log");
+                    log.push_str(&line);
+                    log.push('\n');
+                }
+            }),
+        ];
+        let sampler = Self {
+            child,
+            events,
+            log,
+            readers,
+            state,
+        };
+        sampler.wait_for("it is attached", |s| s.log().contains("attached at"));
+        sampler
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("log").clone()
+    }
+
+    /// Waits until `done`, or panics with the log.
+    pub fn wait_for(&self, what: &str, done: impl Fn(&Self) -> bool) {
+        let begin = Instant::now();
+        while !done(self) {
+            assert!(
+                begin.elapsed() < PATIENCE,
+                "waited in vain until {what}:\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Events so far.
+    pub fn events(&self) -> Events {
+        Events(self.events.lock().expect("events").clone())
+    }
+
+    /// Waits for `count` more windows to close, by their heartbeats.
+    pub fn wait_windows(&self, count: usize) {
+        let heartbeats = |s: &Self| s.events().of_type("node").count();
+        let before = heartbeats(self);
+        self.wait_for("windows are closed", |s| heartbeats(s) >= before + count);
+    }
+
+    /// Writes another configuration and sends SIGHUP.
+    pub fn reload(&self, config: &str) {
+        let file = self.state.path().join("sampler.toml");
+        std::fs::write(file, config_text(&self.state, config)).expect("a configuration");
+        self.signal(nix::sys::signal::Signal::SIGHUP);
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        nix::sys::signal::kill(self.pid(), signal).expect("a signal");
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> nix::unistd::Pid {
+        nix::unistd::Pid::from_raw(self.child.id() as i32)
+    }
+
+    /// SIGTERM, then all its events.
+    pub fn stop(mut self) -> Events {
+        self.signal(nix::sys::signal::Signal::SIGTERM);
+        let status = self.child.wait().expect("an exit status");
+        for reader in self.readers.drain(..) {
+            reader.join().expect("a reader");
+        }
+        assert!(status.success(), "{status}:\n{}", self.log());
+        self.events()
+    }
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        // Only after a failed test; `stop` has waited for it already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn config_text(state: &tempfile::TempDir, config: &str) -> String {
+    let key = state.path().join("sampling.key");
+    if !key.exists() {
+        std::fs::write(&key, [7u8; 16]).expect("a key");
+    }
+    format!(
+        "site = \"test\"\n[state]\ndirectory = {:?}\n[metrics]\nlisten = \"127.0.0.1:9740\"\n{config}",
+        state.path()
+    )
+}
+
+/// Events of a run.
+pub struct Events(pub Vec<Value>);
+
+impl Events {
+    /// Those of a type: window, pulse or node.
+    pub fn of_type<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {
+        self.0.iter().filter(move |e| e["type"] == kind)
+    }
+
+    /// Windows of a stream.
+    pub fn windows<'a>(&'a self, stream: &'a str) -> impl Iterator<Item = &'a Value> {
+        self.of_type("window")
+            .filter(move |e| e["stream"] == stream)
+    }
+
+    /// Sum of a field over all windows of a stream.
+    pub fn sum(&self, stream: &str, field: &str) -> u64 {
+        self.windows(stream).map(|w| number(w, field)).sum()
+    }
+
+    /// Sum of a field over all windows of all streams.
+    pub fn sum_all(&self, field: &str) -> u64 {
+        self.of_type("window").map(|w| number(w, field)).sum()
+    }
+
+    /// The last heartbeat.
+    pub fn last_heartbeat(&self) -> &Value {
+        self.of_type("node").last().expect("a heartbeat")
+    }
+
+    /// The laws of the ledger, and that no sequence has a gap.
+    pub fn assert_laws(&self) {
+        let last = self.last_heartbeat();
+        let n = |field| number(last, field);
+        assert_eq!(
+            n("flows_selected"),
+            n("flows_sampled") + n("flows_refused"),
+            "{last}"
+        );
+        assert_eq!(
+            n("flows_sampled") + n("flows_picked_up"),
+            n("flows_closed") + n("flows_open"),
+            "{last}"
+        );
+        for kind in ["window", "pulse"] {
+            let mut next = std::collections::HashMap::<&str, u64>::new();
+            for event in self.of_type(kind) {
+                let expected = next
+                    .entry(event["stream"].as_str().expect("a name"))
+                    .or_default();
+                assert_eq!(number(event, "sequence"), *expected, "{event}");
+                *expected += 1;
+            }
+        }
+        for field in [
+            "flows_selected",
+            "flows_sampled",
+            "flows_picked_up",
+            "flows_closed",
+        ] {
+            assert_eq!(self.sum_all(field), n(field), "{field}: windows and ledger");
+        }
+        for window in self.of_type("window") {
+            assert_causes(window);
+        }
+    }
+}
+
+/// Every retransmitted segment has one cause, and groups add up to their whole.
+fn assert_causes(window: &Value) {
+    let n = |field| number(window, field);
+    assert_eq!(
+        n("retrans_segs"),
+        n("retrans_rto_segs") + n("retrans_fast_segs") + n("retrans_other_segs"),
+        "{window}"
+    );
+    let group = |field: &str| -> u64 {
+        window[field]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter_map(Value::as_u64)
+            .sum()
+    };
+    assert_eq!(group("g_retrans_segs"), n("retrans_segs"), "{window}");
+    assert_eq!(group("g_data_segs_out"), n("data_segs_out"), "{window}");
+    assert_eq!(group("g_rtt_count"), n("rtt_count"), "{window}");
+}
+
+/// A field as a number.
+pub fn number(event: &Value, field: &str) -> u64 {
+    event[field]
+        .as_u64()
+        .unwrap_or_else(|| panic!("{field} of {event}"))
+}
