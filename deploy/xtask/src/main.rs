@@ -12,26 +12,33 @@ mod setup;
 mod tally;
 mod test;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::Parser;
 use nix::unistd::Uid;
 
 use cli::{Arguments, Command, Ebpf};
 
-/// Exit status when everything ran and something was wrong; the report is on the screen already.
-const FAILED: i32 = 1;
-
-fn main() -> Result<()> {
-    match Arguments::parse().command {
-        Command::Setup => setup::run(),
-        Command::Ebpf(Ebpf::Build) => ebpf::build(),
-        Command::Ebpf(Ebpf::Verify) => ebpf::verify(),
-        Command::Test => {
-            if !test::run()? {
-                std::process::exit(FAILED);
-            }
-            Ok(())
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        // The report is on the screen already.
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
         }
+    }
+}
+
+/// Whether everything was right.
+fn run() -> Result<bool> {
+    match Arguments::parse().command {
+        Command::Setup => setup::run()?,
+        Command::Ebpf(Ebpf::Build) => ebpf::build()?,
+        Command::Ebpf(Ebpf::Verify) => ebpf::verify()?,
+        Command::Test => return test::run(),
         Command::Demo(_) => {
             println!(
                 "The demo takes about a minute once everything is built (some minutes the first time). It makes two\n\
@@ -41,13 +48,14 @@ fn main() -> Result<()> {
             setup::run()?;
             println!("building the sampler");
             process::run(process::cargo().args(["build", "--release", "--package", "sampler"]))?;
-            stack(true)
+            stack(true)?;
         }
         Command::Kafka(_) => {
             setup::run()?;
-            stack(false)
+            stack(false)?;
         }
     }
+    Ok(true)
 }
 
 /// Builds the program that speaks with Kafka and hands it our arguments, as root if it must be.

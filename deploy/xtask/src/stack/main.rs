@@ -3,15 +3,29 @@
 
 #[path = "../cli.rs"]
 mod cli;
+mod demo;
 mod kafka;
+
+use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Parser;
 
 use cli::{Arguments, Command};
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     match Arguments::parse().command {
+        Command::Demo(options) => demo::run(options),
         Command::Kafka(command) => kafka::run(command),
         other => bail!("{other:?} is not for this program: use cargo xtask"),
     }
