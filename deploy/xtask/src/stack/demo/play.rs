@@ -15,49 +15,41 @@ use super::table::Table;
 /// Loss that every network has.
 const CALM: f64 = 0.001;
 
-/// Something that happens to the network.
-enum Change {
-    /// Loss towards the players of this stream, 0..1.
-    Loss(usize, f64),
-    /// Nothing gets through to or from the players of this stream, or all of it again.
-    Blackout(usize, bool),
-}
+/// Loss towards the players of a stream (its index), 0..1.
+struct Loss(usize, f64);
 
 /// A part of the demo.
 struct Act {
     title: &'static str,
-    changes: &'static [Change],
+    changes: &'static [Loss],
     length: Duration,
 }
 
 const ACTS: [Act; 5] = [
     Act {
         title: "all is calm: 0.1 % loss",
-        changes: &[
-            Change::Loss(0, CALM),
-            Change::Loss(1, CALM),
-            Change::Loss(2, CALM),
-        ],
+        changes: &[Loss(0, CALM), Loss(1, CALM), Loss(2, CALM)],
         length: Duration::from_secs(12),
     },
     Act {
         title: "sport-1 loses 3 % of its segments",
-        changes: &[Change::Loss(0, 0.03)],
+        changes: &[Loss(0, 0.03)],
         length: Duration::from_secs(12),
     },
     Act {
         title: "sport-1 recovers, news loses 8 %",
-        changes: &[Change::Loss(0, CALM), Change::Loss(1, 0.08)],
+        changes: &[Loss(0, CALM), Loss(1, 0.08)],
         length: Duration::from_secs(12),
     },
     Act {
-        title: "news recovers, kids is cut off for 3 s",
-        changes: &[Change::Loss(1, CALM), Change::Blackout(2, true)],
+        // Requests still arrive: the edge has data to send and none of it gets through.
+        title: "news recovers, nothing reaches the players of kids for 3 s",
+        changes: &[Loss(1, CALM), Loss(2, 1.0)],
         length: Duration::from_secs(3),
     },
     Act {
         title: "kids is back, all is calm",
-        changes: &[Change::Blackout(2, false)],
+        changes: &[Loss(2, CALM)],
         length: Duration::from_secs(10),
     },
 ];
@@ -65,16 +57,9 @@ const ACTS: [Act; 5] = [
 /// Plays all acts, showing the windows as they arrive.
 pub fn acts(network: &mut Network, consumer: &Consumer, table: &mut Table) -> Result<()> {
     for act in &ACTS {
-        for change in act.changes {
-            match *change {
-                Change::Loss(stream, loss) => {
-                    let selector = Selector::port(ALL[stream].port);
-                    network.set_loss(Towards::Client, &selector, loss)?;
-                }
-                Change::Blackout(stream, on) => {
-                    network.blackout(&Selector::port(ALL[stream].port), on)?;
-                }
-            }
+        for Loss(stream, probability) in act.changes {
+            let selector = Selector::port(ALL[*stream].port);
+            network.set_loss(Towards::Client, &selector, *probability)?;
         }
         table.title(act.title);
         let end = clock::now() + act.length;

@@ -12,8 +12,8 @@ pub fn print(table: &Table, seen: &TcpCounters, flows: &[ClientFlow]) {
     let options = Options::default();
     println!("\n== what was true, and what the windows say");
     println!(
-        "{:<10} {:>16} {:>12} {:>16}   95 % interval",
-        "stream", "players began", "flows_seen", "retrans_segs"
+        "{:<10} {:>16} {:>12} {:>16}   {:<16} stalls of sampled flows (longest)",
+        "stream", "players began", "flows_seen", "retrans_segs", "95 % interval"
     );
     let mut samples: Vec<Sample> = Vec::new();
     for sum in table.sums() {
@@ -36,9 +36,11 @@ pub fn print(table: &Table, seen: &TcpCounters, flows: &[ClientFlow]) {
                 flows.iter().filter(|flow| flow.plan == plan).count()
             });
         println!(
-            "{:<10} {began:>16} {:>12} {value:>16}   {interval}",
+            "{:<10} {began:>16} {:>12} {value:>16}   {interval:<16} {} ({:.1} s)",
             sum.stream(),
             sum.counters().flows_seen,
+            sum.counters().stalls,
+            table.longest_stall_us(sum.stream()) as f64 / 1e6,
         );
         samples.extend(of_stream);
     }

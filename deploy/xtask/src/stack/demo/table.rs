@@ -16,6 +16,7 @@ const HORIZON: usize = 10;
 pub struct Table {
     recent: BTreeMap<String, VecDeque<StreamWindow>>,
     whole: BTreeMap<String, WindowSum>,
+    longest_stall_us: BTreeMap<String, u64>,
     last_node: Option<NodeHeartbeat>,
     windows: u64,
     bytes: u64,
@@ -26,7 +27,7 @@ impl Table {
     /// An act begins: its title and the heads of the columns.
     pub fn title(&self, title: &str) {
         println!(
-            "\n== {title}\n{:<8} {:<8} {:>5} {:>8} {:>8}  {:<30} {:>8} {:>8} {:>7}",
+            "\n== {title}\n{:<8} {:<8} {:>5} {:>8} {:>8}  {:<32} {:>8} {:>8} {:>7}",
             "UTC",
             "stream",
             "rate",
@@ -35,7 +36,7 @@ impl Table {
             "retransmitted, last 10 s (95 %)",
             "rtt p50",
             "rtt p99",
-            "stalls"
+            "stalled"
         );
     }
 
@@ -54,6 +55,8 @@ impl Table {
                     self.refused += 1;
                     return;
                 }
+                let longest = self.longest_stall_us.entry(name.clone()).or_default();
+                *longest = window.stall_longest_us.max(*longest);
                 let recent = self.recent.entry(name).or_default();
                 recent.push_back(*window);
                 while recent.len() > HORIZON {
@@ -75,6 +78,11 @@ impl Table {
     /// Per stream, everything.
     pub fn sums(&self) -> impl Iterator<Item = &WindowSum> {
         self.whole.values()
+    }
+
+    /// The longest stall that the windows of this stream tell of, microseconds.
+    pub fn longest_stall_us(&self, stream: &str) -> u64 {
+        self.longest_stall_us.get(stream).copied().unwrap_or(0)
     }
 
     /// The newest heartbeat.
@@ -115,7 +123,7 @@ fn row(recent: &VecDeque<StreamWindow>) {
         )
     };
     println!(
-        "{:<8} {:<8} {:>5} {:>8.0} {:>8.1}  {:<30} {:>8} {:>8} {:>7}",
+        "{:<8} {:<8} {:>5.2} {:>8.0} {:>8.1}  {:<32} {:>8} {:>8} {:>7.0}",
         time_of_day(window.window_start_ms),
         window.stream,
         window.sampling_rate,
@@ -124,7 +132,7 @@ fn row(recent: &VecDeque<StreamWindow>) {
         ratio,
         rtt(0.5),
         rtt(0.99),
-        window.stalls_open,
+        window.stalls_open as f64 * all_flows,
     );
 }
 
