@@ -77,11 +77,14 @@ fn stack(as_root: bool) -> Result<()> {
         let mut sudo = std::process::Command::new("sudo");
         sudo.arg("env");
         // What the program needs to find its tools and the target directory.
-        for name in ["PATH", "CARGO_TARGET_DIR", "JAVA_HOME"] {
+        for name in ["CARGO_TARGET_DIR", "JAVA_HOME"] {
             if let Ok(value) = std::env::var(name) {
                 sudo.arg(format!("{name}={value}"));
             }
         }
+        // Root's tools lie where a user's PATH may not look.
+        let path = std::env::var("PATH").unwrap_or_default();
+        sudo.arg(format!("PATH={path}:/usr/sbin:/sbin"));
         sudo.arg(program);
         sudo
     } else {
