@@ -60,6 +60,24 @@ impl std::fmt::Display for Tally {
     }
 }
 
+/// What to show of a failed step: the failed tests' own output, or else the last lines.
+pub fn failures(output: &str, at_most: usize) -> String {
+    let mut inside = false;
+    let blocks = output.lines().filter(|line| {
+        inside = match *line {
+            "failures:" => true,
+            _ => inside && !line.starts_with("test result: "),
+        };
+        inside
+    });
+    let mut lines: Vec<_> = blocks.take(at_most).collect();
+    if lines.is_empty() {
+        lines = output.lines().collect();
+        lines.drain(..lines.len().saturating_sub(at_most));
+    }
+    lines.join("\n")
+}
+
 fn number_before(text: &str, word: &str) -> u64 {
     text.split(';')
         .filter_map(|part| part.strip_suffix(word))
@@ -78,6 +96,14 @@ mod tests {
                       test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured\n";
         let tally = Tally::of_tests(output);
         assert_eq!(tally.to_string(), "3 passed, 2 failed, 2 skipped");
+    }
+
+    #[test]
+    fn a_failure_is_shown_also_where_much_follows() {
+        let output = "successes:\n---- a stdout ----\nfine\nfailures:\n---- b stdout ----\nwrong\n\
+                      test result: FAILED. 1 passed; 1 failed\nrunning 0 tests\n";
+        assert_eq!(failures(output, 9), "failures:\n---- b stdout ----\nwrong");
+        assert_eq!(failures("one\ntwo\nthree\n", 2), "two\nthree");
     }
 
     #[test]
