@@ -3,5 +3,11 @@
 //! Needs root and BPF. Without them each test says so and passes, except where
 //! `FLOWVITALS_REQUIRE_KERNEL` is set (as in CI): there it fails.
 
+mod bounds;
 mod exact;
 mod harness;
+mod late;
+mod lives;
+mod reload;
+mod sampling;
+mod stalls;

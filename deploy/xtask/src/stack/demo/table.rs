@@ -126,7 +126,7 @@ fn row(recent: &VecDeque<StreamWindow>) {
         "{:<8} {:<8} {:>5.2} {:>8.0} {:>8.1}  {:<32} {:>8} {:>8} {:>7.0}",
         time_of_day(window.window_start_ms),
         window.stream,
-        window.sampling_rate,
+        (window.sampling_rate * 1e6).round() / 1e6,
         window.flows_open as f64 * all_flows,
         window.bytes_sent as f64 * all_flows * 8.0 / 1e6 / seconds,
         ratio,
