@@ -18,6 +18,8 @@ pub enum Command {
     Demo(Demo),
     /// Check and test everything, with the set-up that it needs.
     Test,
+    /// Measure what the sampler costs on this machine, and print tables.
+    Bench(Bench),
     /// Install the system packages that building, testing and the demo need.
     Setup,
     /// Build the kernel side, or prove that the committed object comes from its source.
@@ -34,6 +36,14 @@ pub struct Demo {
     /// Leave everything running at the end, until Ctrl-C.
     #[arg(long)]
     pub keep: bool,
+}
+
+/// What to measure.
+#[derive(Args, Clone, Debug)]
+pub struct Bench {
+    /// program, connections, walk or all.
+    #[arg(default_value = "all")]
+    pub name: String,
 }
 
 /// What to do with the kernel side.

@@ -39,6 +39,17 @@ fn run() -> Result<bool> {
         Command::Ebpf(Ebpf::Build) => ebpf::build()?,
         Command::Ebpf(Ebpf::Verify) => ebpf::verify()?,
         Command::Test => return test::run(),
+        Command::Bench(bench) => {
+            let arguments = [
+                "run",
+                "--release",
+                "--package",
+                "benches",
+                "--",
+                &bench.name,
+            ];
+            process::run(process::cargo().args(arguments))?
+        }
         Command::Demo(_) => {
             println!(
                 "The demo takes about a minute once everything is built (some minutes the first time). It makes two\n\
