@@ -12,6 +12,7 @@ use lab::{
     netns::Namespace,
     network::{Network, Options},
 };
+use sampler_event::{Event, StreamWindow};
 use serde_json::Value;
 
 /// The machine has few cores: tests that measure run one after the other.
@@ -202,6 +203,23 @@ impl Events {
     /// Sum of a field over all windows of all streams.
     pub fn sum_all(&self, field: &str) -> u64 {
         self.of_type("window").map(|w| number(w, field)).sum()
+    }
+
+    /// All of them as what they are.
+    pub fn decoded(&self) -> impl Iterator<Item = Event> {
+        self.0
+            .iter()
+            .map(|event| serde_json::from_value(event.clone()).expect("an event"))
+    }
+
+    /// Windows of a stream as what they are.
+    pub fn stream_windows(&self, stream: &str) -> Vec<StreamWindow> {
+        self.decoded()
+            .filter_map(|event| match event {
+                Event::Window(window) if window.stream == stream => Some(*window),
+                _ => None,
+            })
+            .collect()
     }
 
     /// The last heartbeat.

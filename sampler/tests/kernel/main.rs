@@ -9,5 +9,7 @@ mod harness;
 mod late;
 mod lives;
 mod reload;
+mod rtt;
 mod sampling;
+mod size;
 mod stalls;

@@ -4,6 +4,7 @@ mod coverage;
 mod fixture;
 mod golden;
 mod histogram;
+mod recorded;
 #[path = "../../examples/coverage/simulation.rs"]
 mod simulation;
 mod size;
