@@ -172,20 +172,30 @@ fn retrans(event: &Event, flow: &mut FlowState, tcp: Tcp, slot: Slot, window: u3
     if event.args[2] != 0 {
         add_some(field!(slot, counters.retrans_failed_segs), segs);
     }
-    timer(flow, tcp, slot, window, now_us, false);
+    let mut seen = tcp.seen(now_us);
+    // The kernel has counted this one already.
+    seen.retrans_before = seen.retrans_before.wrapping_sub(event.args[1]);
+    timer(flow, tcp, slot, window, &seen, 0);
 }
 
 /// Prototype: `tcp_call_bpf_3arg(sk, BPF_SOCK_OPS_RTO_CB, icsk_retransmits, icsk_rto, expired)`.
 #[inline(always)]
 fn rto(event: &Event, flow: &mut FlowState, tcp: Tcp, slot: Slot, window: u32, now_us: u64) {
     add(field!(slot, counters.rto_count), 1);
-    timer(flow, tcp, slot, window, now_us, event.args[0] != 0);
+    timer(flow, tcp, slot, window, &tcp.seen(now_us), event.args[0]);
 }
 
 #[inline(always)]
-fn timer(flow: &mut FlowState, tcp: Tcp, slot: Slot, window: u32, now_us: u64, again: bool) {
+fn timer(
+    flow: &mut FlowState,
+    tcp: Tcp,
+    slot: Slot,
+    window: u32,
+    seen: &stall::Seen,
+    earlier_timers: u32,
+) {
     let mut found = Found::default();
-    stall::timer(flow, &tcp.seen(now_us), again, &mut found);
+    stall::timer(flow, seen, earlier_timers, &mut found);
     slot.stalls(flow, &found, window);
     fold::counters(flow, tcp, slot, window);
 }

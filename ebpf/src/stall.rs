@@ -1,10 +1,14 @@
 //! Stalls that callbacks see: time without progress while data is outstanding.
 //!
 //! A retransmission timer that fires after more than [`limit_us`] without a delivery opens a
-//! stall. Two timers in a row make it a network stall at once. After one timer it may have been
-//! a delay that no loss caused: then the verdict waits for the acknowledgements that follow,
-//! because a needless retransmission is reported as a duplicate (DSACK, RFC 2883). Time that
-//! an RTT sample alone bears witness to is never the network's loss.
+//! stall. Three timers in a row make it a network stall at once. After one or two it may have
+//! been a delay that no loss caused: then the verdict waits for the acknowledgements that
+//! follow, because a needless retransmission is reported as a duplicate (DSACK, RFC 2883). Only
+//! if all retransmissions were needless was nothing lost. A stall that begins before the verdict
+//! on the one before shares its verdict: the reports of both cannot be told apart. Time that an RTT sample alone bears
+//! witness to is never the network's loss. Limit: a delay that jumps by more than the first
+//! three timers (seven times the RTO) passes for the network, because time that was counted
+//! cannot be taken back.
 //!
 //! Stalls without anything in flight (receiver, sender) raise no callback: the walk sees them.
 
@@ -21,6 +25,8 @@ pub struct Seen {
     pub limit_us: u32,
     /// `dsack_dups`.
     pub dsack_dups: u32,
+    /// `total_retrans`, without the retransmission that the callback itself is about.
+    pub retrans_before: u32,
 }
 
 /// What a callback adds to the counters.
@@ -38,6 +44,11 @@ pub struct Found {
     pub longest_us: u32,
 }
 
+/// Timers that fired before for the same data, from which on the network is to blame at once.
+const EARLIER_TIMERS: u32 = 2;
+/// Stalled time that may wait for a verdict when one more stall begins, so that a flow with
+/// stall after stall is not judged at its end only.
+const LONGEST_WAITING_US: u32 = 2_000_000;
 /// Shortest time without progress that can be a stall.
 const SHORTEST_US: u32 = 200_000;
 
@@ -72,13 +83,14 @@ fn longest(found: &mut Found, us: u32) {
     }
 }
 
-/// Gives the verdict on an ended stall, when it can be given.
+/// Gives the verdict on ended stalls, when it can be given.
 #[inline(always)]
 fn settle(flow: &mut FlowState, seen: &Seen, at_once: bool, found: &mut Found) {
-    if flow.verdict_us == 0 {
+    if flow.verdict_us == 0 || flow.stall != STALL_NONE {
         return;
     }
-    if seen.dsack_dups != flow.verdict_dsack_dups {
+    let needless = seen.dsack_dups.wrapping_sub(flow.verdict_dsack_dups);
+    if needless != 0 && needless >= flow.verdict_retrans {
         found.other_us += flow.verdict_us;
     } else if at_once || seen.now_us >= flow.verdict_at_us {
         found.network_us += flow.verdict_us;
@@ -93,11 +105,16 @@ fn end(flow: &mut FlowState, until_us: u64, seen: &Seen, found: &mut Found) {
     let length = elapsed_us(flow.stall_since_us, until_us);
     longest(found, length);
     if flow.stall == STALL_NETWORK {
-        found.network_us += length.saturating_sub(flow.stall_counted_us);
+        let rest = length.saturating_sub(flow.stall_counted_us);
+        found.network_us += rest.saturating_add(flow.verdict_us);
+        flow.verdict_us = 0;
     } else {
-        flow.verdict_us = length;
-        // The duplicate's report takes one round trip, which may be as long as the stall was.
-        flow.verdict_at_us = seen.now_us + length as u64 + seen.limit_us as u64;
+        flow.verdict_us = flow.verdict_us.saturating_add(length);
+        // From now on: how many, not since when.
+        flow.verdict_retrans = seen.retrans_before.wrapping_sub(flow.verdict_retrans);
+        // The duplicate's report takes one round trip. That may be twice as long as the stall
+        // was, whose own acknowledgement perhaps met the delay on one way only.
+        flow.verdict_at_us = seen.now_us + 2 * length as u64 + seen.limit_us as u64;
     }
     flow.stall = STALL_NONE;
     found.ended += 1;
@@ -112,24 +129,32 @@ pub fn observe(flow: &mut FlowState, seen: &Seen, found: &mut Found) {
     }
 }
 
-/// A retransmission or a timer; `again`: the timer fired before for the same data.
+/// A retransmission, or a timer that fired `earlier_timers` times before for the same data.
 #[inline(always)]
-pub fn timer(flow: &mut FlowState, seen: &Seen, again: bool, found: &mut Found) {
+pub fn timer(flow: &mut FlowState, seen: &Seen, earlier_timers: u32, found: &mut Found) {
     observe(flow, seen, found);
     let gap = elapsed_us(seen.delivered_us, seen.now_us);
     if flow.stall == STALL_NONE {
         if gap <= seen.limit_us {
             return;
         }
-        settle(flow, seen, true, found);
+        if flow.verdict_us > LONGEST_WAITING_US {
+            settle(flow, seen, true, found);
+        }
         flow.stall = STALL_UNDECIDED;
         flow.stall_since_us = seen.delivered_us;
         flow.stall_counted_us = 0;
-        flow.verdict_dsack_dups = seen.dsack_dups;
+        if flow.verdict_us == 0 {
+            flow.verdict_dsack_dups = seen.dsack_dups;
+            flow.verdict_retrans = seen.retrans_before;
+        } else {
+            // The count goes on: since so many retransmissions ago.
+            flow.verdict_retrans = seen.retrans_before.wrapping_sub(flow.verdict_retrans);
+        }
         found.stalls += 1;
     }
     longest(found, gap);
-    if again {
+    if earlier_timers >= EARLIER_TIMERS {
         flow.stall = STALL_NETWORK;
     }
     if flow.stall == STALL_NETWORK {
@@ -194,6 +219,7 @@ mod tests {
         flow: FlowState,
         sum: Found,
         dsack_dups: u32,
+        retrans: u32,
     }
 
     impl Run {
@@ -202,6 +228,7 @@ mod tests {
                 flow: FlowState::default(),
                 sum: Found::default(),
                 dsack_dups: 0,
+                retrans: 0,
             }
         }
 
@@ -216,6 +243,7 @@ mod tests {
                 delivered_us: delivered_ms * MS,
                 limit_us: limit_us(20_000, 200_000),
                 dsack_dups: self.dsack_dups,
+                retrans_before: self.retrans,
             };
             let mut found = Found::default();
             call(&mut self.flow, &seen, &mut found);
@@ -236,8 +264,9 @@ mod tests {
         }
     }
 
-    const FIRST: fn(&mut FlowState, &Seen, &mut Found) = |f, s, o| timer(f, s, false, o);
-    const AGAIN: fn(&mut FlowState, &Seen, &mut Found) = |f, s, o| timer(f, s, true, o);
+    const FIRST: fn(&mut FlowState, &Seen, &mut Found) = |f, s, o| timer(f, s, 0, o);
+    const SECOND: fn(&mut FlowState, &Seen, &mut Found) = |f, s, o| timer(f, s, 1, o);
+    const THIRD: fn(&mut FlowState, &Seen, &mut Found) = |f, s, o| timer(f, s, 2, o);
     const SLOW_SAMPLE: fn(&mut FlowState, &Seen, &mut Found) = |f, s, o| sample(f, s, 320_000, o);
     const SAMPLE: fn(&mut FlowState, &Seen, &mut Found) = |f, s, o| sample(f, s, 20_000, o);
 
@@ -254,10 +283,10 @@ mod tests {
         let mut run = Run::new();
         run.at(1220, 1000, FIRST);
         run.check(1, 0, 0);
-        run.at(1660, 1000, AGAIN);
-        run.check(1, 660, 0);
+        run.at(1660, 1000, SECOND);
+        run.check(1, 0, 0);
         assert_eq!(run.sum.ended, 0);
-        run.at(2540, 1000, AGAIN);
+        run.at(2540, 1000, THIRD);
         run.check(1, 1540, 0);
         run.at(4320, 1000, SAMPLE);
         run.check(1, 3320, 0);
@@ -270,11 +299,12 @@ mod tests {
     fn progress_is_also_seen_by_the_next_retransmission() {
         let mut run = Run::new();
         run.at(1220, 1000, FIRST);
-        run.at(1660, 1000, AGAIN);
-        run.at(1700, 1680, FIRST);
-        run.check(1, 680, 0);
-        run.at(1700, 1680, finish);
-        run.check(1, 680, 0);
+        run.at(1660, 1000, SECOND);
+        run.at(2540, 1000, THIRD);
+        run.at(2580, 2560, FIRST);
+        run.check(1, 1560, 0);
+        run.at(2580, 2560, finish);
+        run.check(1, 1560, 0);
     }
 
     #[test]
@@ -288,10 +318,44 @@ mod tests {
 
         let mut late = Run::new();
         late.at(1220, 1000, FIRST);
+        late.retrans = 1;
         late.at(1320, 1000, SLOW_SAMPLE);
         late.dsack_dups = 1;
         late.at(1500, 1490, SAMPLE);
         late.check(1, 0, 320);
+    }
+
+    #[test]
+    fn two_timers_for_nothing_are_a_delay() {
+        let mut run = Run::new();
+        run.at(1220, 1000, FIRST);
+        run.retrans = 1;
+        run.at(1660, 1000, SECOND);
+        run.retrans = 2;
+        run.at(2440, 1000, SLOW_SAMPLE);
+        run.check(1, 0, 0);
+        // The first duplicate alone proves nothing about the second retransmission.
+        run.dsack_dups = 1;
+        run.at(2660, 2440, SAMPLE);
+        run.check(1, 0, 0);
+        run.dsack_dups = 2;
+        run.at(3100, 3000, SAMPLE);
+        run.check(1, 0, 1440);
+    }
+
+    #[test]
+    fn an_acknowledgement_lost_in_a_blackout_is_no_delay() {
+        // The data had arrived before the path broke, so the retransmission that got through
+        // was a duplicate; the one before it was lost.
+        let mut run = Run::new();
+        run.at(1220, 1000, FIRST);
+        run.retrans = 1;
+        run.at(1660, 1000, SECOND);
+        run.retrans = 2;
+        run.dsack_dups = 1;
+        run.at(1680, 1000, SAMPLE);
+        run.at(5000, 4990, SAMPLE);
+        run.check(1, 680, 0);
     }
 
     #[test]
@@ -329,14 +393,59 @@ mod tests {
     }
 
     #[test]
-    fn a_second_stall_settles_the_first() {
+    fn a_second_stall_shares_the_verdict() {
         let mut run = Run::new();
         run.at(1220, 1000, FIRST);
         run.at(1240, 1000, SAMPLE);
         run.at(1460, 1240, FIRST);
-        run.check(2, 240, 0);
+        run.check(2, 0, 0);
         run.at(1500, 1500, finish);
         run.check(2, 500, 0);
+    }
+
+    #[test]
+    fn a_jump_that_is_met_in_halves_is_one_delay() {
+        let mut run = Run::new();
+        // The first acknowledgement met the delay on its way back only.
+        run.at(1320, 1000, FIRST);
+        run.retrans = 1;
+        run.at(1740, 1000, SLOW_SAMPLE);
+        // Data sent then meets it both ways; the first duplicate's report is still on its way.
+        run.at(2640, 1740, FIRST);
+        run.retrans = 2;
+        run.dsack_dups = 1;
+        run.at(3180, 1740, SLOW_SAMPLE);
+        run.check(2, 0, 0);
+        run.dsack_dups = 2;
+        run.at(4080, 3200, SAMPLE);
+        run.check(2, 0, 740 + 1440);
+    }
+
+    #[test]
+    fn stall_after_stall_is_judged_meanwhile() {
+        let mut run = Run::new();
+        for n in 0..20 {
+            let begin = 1000 + n * 300;
+            run.at(begin + 220, begin, FIRST);
+            run.retrans += 1;
+            run.at(begin + 300, begin, SAMPLE);
+        }
+        assert_eq!((run.sum.stalls, run.sum.other_us), (20, 0));
+        assert!(run.sum.network_us >= 3_600_000, "{}", run.sum.network_us);
+        run.at(9000, 8990, SAMPLE);
+        run.check(20, 20 * 300, 0);
+    }
+
+    #[test]
+    fn a_third_timer_judges_what_waited_too() {
+        let mut run = Run::new();
+        run.at(1220, 1000, FIRST);
+        run.at(1240, 1000, SAMPLE);
+        run.at(1460, 1240, FIRST);
+        run.at(1900, 1240, SECOND);
+        run.at(2780, 1240, THIRD);
+        run.at(2800, 1240, SAMPLE);
+        run.check(2, 240 + 1560, 0);
     }
 
     #[test]

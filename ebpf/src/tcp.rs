@@ -143,6 +143,7 @@ impl Tcp {
             delivered_us: self.delivered_mstamp(),
             limit_us: stall::limit_us(self.rtt_us(), self.rttvar_us()),
             dsack_dups: self.dsack_dups(),
+            retrans_before: self.total_retrans(),
         }
     }
 

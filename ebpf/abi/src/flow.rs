@@ -7,9 +7,9 @@ pub const PENDING_HANDSHAKE: u8 = 1;
 
 /// No stall is open.
 pub const STALL_NONE: u8 = 0;
-/// One timer fired; whether it was right is not known yet.
+/// One or two timers fired; whether they were right is not known yet.
 pub const STALL_UNDECIDED: u8 = 1;
-/// The second timer in a row fired: the path does not deliver.
+/// The third timer in a row fired: the path does not deliver.
 pub const STALL_NETWORK: u8 = 2;
 
 /// Last values folded, and the state of the stall detector. Times are the kernel's
@@ -33,12 +33,15 @@ pub struct FlowState {
     pub resumed_us: u64,
     /// When the chronographs were last folded.
     pub chrono_at_us: u64,
-    /// When an undecided stall is taken for loss.
+    /// When undecided stalls are taken for loss.
     pub verdict_at_us: u64,
-    /// Length of an ended stall that waits for its verdict, µs; 0: none.
+    /// Length of ended stalls that wait for their verdict, µs; 0: none.
     pub verdict_us: u32,
-    /// `dsack_dups` when the stall was recognised.
+    /// `dsack_dups` when the first of them was recognised.
     pub verdict_dsack_dups: u32,
+    /// While a stall is open: `total_retrans` since which retransmissions count for the verdict.
+    /// When none is: how many do.
+    pub verdict_retrans: u32,
     /// Part of the open stall that is counted already, µs.
     pub stall_counted_us: u32,
     /// `total_retrans` at the last fold.
@@ -70,7 +73,7 @@ pub struct FlowState {
     /// [`STALL_NONE`], [`STALL_UNDECIDED`] or [`STALL_NETWORK`].
     pub stall: u8,
     /// Always 0.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 3],
 }
 
 const _: () = assert!(size_of::<FlowState>() == 136);
