@@ -13,3 +13,4 @@ mod rtt;
 mod sampling;
 mod size;
 mod stalls;
+mod trace;

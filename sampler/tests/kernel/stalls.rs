@@ -12,7 +12,10 @@ use lab::{
     },
 };
 
-use crate::harness::{Events, Sampler, network, number, turn};
+use crate::{
+    harness::{Events, Sampler, network, number, turn},
+    trace::Readers,
+};
 
 const FLOWS: usize = 20;
 
@@ -46,9 +49,7 @@ fn a_blackout_is_one_network_stall_a_flow() {
     let mut network = network(Options::default());
     let (sampler, address, server) = start(&network, 8101, Some(200_000));
     // One response that never ends, paced: at any time there is more to send.
-    let mut plan = Plan::new("steady", FLOWS, vec![address]);
-    plan.request = Request::Bytes(20_000_000);
-    let client = Client::start(network.client(), &[plan]).expect("clients");
+    let readers = Readers::start(network.client(), address, FLOWS, 20_000_000);
     sampler.wait_for("flows run", |s| {
         s.events().sum("all", "flows_sampled") == FLOWS as u64
     });
@@ -62,7 +63,11 @@ fn a_blackout_is_one_network_stall_a_flow() {
         .blackout(&Selector::default(), false)
         .expect("its end");
     std::thread::sleep(Duration::from_secs(4));
-    client.stop().expect("clients");
+    let longest: Vec<Duration> = readers
+        .stop()
+        .iter()
+        .map(|gaps| gaps.iter().copied().max().expect("reads"))
+        .collect();
     drop(server);
     let events = sampler.stop();
     let open =
@@ -75,7 +80,19 @@ fn a_blackout_is_one_network_stall_a_flow() {
     assert_eq!((receiver, sender), (0, 0));
     assert_eq!(stalls, FLOWS as u64);
     let mean_ms = network_ms / stalls;
-    println!("blackout: {stalls} stalls of {mean_ms} ms, other {other} ms");
+    // What the readers' own clocks say: the last read before it to the first one after it.
+    let read_ms = longest.iter().sum::<Duration>().as_millis() as u64 / FLOWS as u64;
+    println!(
+        "blackout: {stalls} stalls of {mean_ms} ms, by the readers {read_ms} ms, other {other} ms"
+    );
+    // The round trip is far below a millisecond; some reads wait for a turn on the CPU.
+    assert!(mean_ms.abs_diff(read_ms) <= 100);
+    let longest_ms = longest.iter().max().map_or(0, Duration::as_millis) as u64;
+    let noted_ms = events
+        .windows("all")
+        .map(|w| number(w, "stall_longest_us") / 1000)
+        .max();
+    assert!(noted_ms.is_some_and(|ms| ms.abs_diff(longest_ms) <= 100));
     assert!((3000..=4100).contains(&mean_ms), "{mean_ms} ms");
     assert_eq!(other, 0);
     assert_eq!(
@@ -132,21 +149,23 @@ fn an_idle_connection_is_none() {
     assert_eq!(events.sum("all", "flows_silent"), 0);
 }
 
-#[test]
-fn a_delay_jump_is_not_the_network() {
+/// A path whose delay jumps to `slow` one way for `length`, and back: nothing is lost.
+fn delay_jump(port: u16, slow: Duration, length: Duration) {
     let Some(_turn) = turn() else { return };
     let link = Link::Delay(Duration::from_millis(20));
     let network = network(Options {
         link,
         ..Options::default()
     });
-    let (sampler, address, server) = start(&network, 8104, None);
-    let plan = Plan::new("steady", 5, vec![address]).asking(60, 20_000, Duration::from_millis(30));
+    let (sampler, address, server) = start(&network, port, None);
+    let plan = Plan::new("steady", 10, vec![address]).asking(40, 20_000, Duration::from_millis(30));
     let client = Client::start(network.client(), &[plan]).expect("clients");
-    std::thread::sleep(Duration::from_secs(3));
+    sampler.wait_for("flows run", |s| {
+        s.events().sum("all", "flows_sampled") == 10
+    });
     let delay = network.delay().expect("a relay");
-    delay.set_delay(Duration::from_millis(200));
-    std::thread::sleep(Duration::from_secs(3));
+    delay.set_delay(slow);
+    std::thread::sleep(length);
     delay.set_delay(Duration::from_millis(20));
     client.wait().expect("clients");
     drop(server);
@@ -154,9 +173,126 @@ fn a_delay_jump_is_not_the_network() {
     let events = sampler.stop();
     let [network_ms, receiver, sender, other] = causes_ms(&events);
     println!(
-        "delay jump: {} stalls, other {other} ms, network {network_ms} ms",
-        events.sum("all", "stalls")
+        "one way {slow:?}: {} stalls, other {other} ms, network {network_ms} ms; {} timers, {} retransmits, {} of them needless",
+        events.sum("all", "stalls"),
+        events.sum("all", "rto_count"),
+        events.sum("all", "retrans_segs"),
+        events.sum("all", "dsack_dups")
     );
     assert_eq!((network_ms, receiver, sender), (0, 0, 0));
     assert!(other > 0, "the jump was not seen");
+}
+
+#[test]
+fn a_delay_jump_below_the_timer_is_not_the_network() {
+    delay_jump(8104, Duration::from_millis(200), Duration::from_secs(3));
+}
+
+#[test]
+fn a_delay_jump_past_one_timer_is_not_the_network() {
+    delay_jump(8106, Duration::from_millis(320), Duration::from_secs(4));
+}
+
+#[test]
+fn a_delay_jump_past_two_timers_is_not_the_network() {
+    delay_jump(8107, Duration::from_millis(720), Duration::from_secs(5));
+}
+
+/// Shorter than three timers, over a path where the acknowledgements of what had arrived are
+/// lost too: the last retransmission is needless, and the stall is the network's all the same.
+#[test]
+fn a_short_blackout_is_the_network() {
+    let Some(_turn) = turn() else { return };
+    let mut network = network(Options {
+        link: Link::Delay(Duration::from_millis(20)),
+        ..Options::default()
+    });
+    let (sampler, address, server) = start(&network, 8110, None);
+    let plan = Plan::new("steady", FLOWS, vec![address]).asking(100, 10_000, Duration::ZERO);
+    let client = Client::start(network.client(), &[plan]).expect("clients");
+    sampler.wait_for("flows run", |s| {
+        s.events().sum("all", "flows_sampled") == FLOWS as u64
+    });
+    network
+        .blackout(&Selector::default(), true)
+        .expect("a blackout");
+    std::thread::sleep(Duration::from_millis(600));
+    network
+        .blackout(&Selector::default(), false)
+        .expect("its end");
+    client.wait().expect("clients");
+    drop(server);
+    sampler.wait_windows(2);
+    let events = sampler.stop();
+    let [network_ms, receiver, sender, other] = causes_ms(&events);
+    println!(
+        "short blackout: {} stalls, network {network_ms} ms, other {other} ms; {} timers, {} needless retransmits",
+        events.sum("all", "stalls"),
+        events.sum("all", "rto_count"),
+        events.sum("all", "dsack_dups")
+    );
+    // A flow that waited for its client's request just then has nothing in flight.
+    assert!(network_ms >= 10 * 600, "{network_ms} ms");
+    assert_eq!((receiver, sender, other), (0, 0, 0));
+}
+
+#[test]
+fn a_server_that_is_held_back_is_a_sender_stall() {
+    let Some(_turn) = turn() else { return };
+    let network = network(Options::default());
+    // One or two segments a turn, and each turn waits for up to three seconds for the pacer.
+    let (sampler, address, server) = start(&network, 8108, Some(5_000));
+    let readers = Readers::start(network.client(), address, 5, 100_000);
+    sampler.wait_for("a stall is open", |s| {
+        s.events()
+            .windows("all")
+            .any(|w| number(w, "stalls_open") == 5)
+    });
+    sampler.wait_windows(6);
+    let gaps = readers.stop();
+    drop(server);
+    sampler.wait_windows(2);
+    let events = sampler.stop();
+    let [network_ms, receiver, sender, other] = causes_ms(&events);
+    let read_ms: u128 = gaps
+        .iter()
+        .flatten()
+        .filter(|gap| gap.as_millis() > 250)
+        .map(Duration::as_millis)
+        .sum();
+    println!(
+        "held back: {} stalls, sender {sender} ms, gaps of the readers {read_ms} ms",
+        events.sum("all", "stalls")
+    );
+    assert_eq!((network_ms, receiver, other), (0, 0, 0));
+    let read_ms = read_ms as u64;
+    assert!(read_ms > 5 * 2_000, "{read_ms} ms");
+    // The stall that is open at the end is in the windows only, and no gap is longer than 3 s.
+    // Of each other one the walk may miss the last part.
+    let missed_ms = 50 * events.sum("all", "stalls");
+    assert!(sender + missed_ms >= read_ms, "{sender} ms");
+    assert!(sender <= read_ms + 5 * 3_100, "{sender} ms");
+}
+
+#[test]
+fn a_server_that_writes_nothing_is_idle() {
+    let Some(_turn) = turn() else { return };
+    let network = network(Options::default());
+    let (sampler, address, server) = start(&network, 8109, None);
+    let mut plan = Plan::new("drip", 5, vec![address]);
+    plan.request = Request::Drip {
+        bytes: 40_000,
+        chunk_bytes: 10_000,
+        pause: Duration::from_millis(1_500),
+    };
+    Client::start(network.client(), &[plan])
+        .expect("clients")
+        .wait()
+        .expect("clients");
+    drop(server);
+    sampler.wait_windows(1);
+    let events = sampler.stop();
+    assert_eq!(events.sum("all", "bytes_acked"), 5 * 40_000);
+    assert_eq!(events.sum("all", "stalls"), 0);
+    assert_eq!(causes_ms(&events), [0; 4]);
 }
