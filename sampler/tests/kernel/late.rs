@@ -1,4 +1,4 @@
-//! A suspended daemon: one long window, nothing twice, nothing lost.
+//! A suspended daemon: long windows that say so, nothing twice, nothing lost.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -13,14 +13,18 @@ use lab::{
     },
 };
 use nix::sys::signal::Signal;
+use sampler_event::{Flag, StreamWindow};
 
-use crate::harness::{Sampler, network, number, turn};
+use crate::harness::{Events, Sampler, network, turn};
 
-#[test]
-fn a_suspended_daemon_makes_one_long_window() {
-    let Some(_turn) = turn() else { return };
+const FLOWS: u64 = 30;
+
+/// Lossy traffic while the daemon is stopped so often for so long, with pauses between: its
+/// events. What the kernel counted is in them already.
+fn suspended(port: u16, times: u32, stop: Duration, go: Duration) -> Option<Events> {
+    let _turn = turn()?;
     let mut network = network(Options::default());
-    let address = SocketAddr::new(network.server_v4(), 8105);
+    let address = SocketAddr::new(network.server_v4(), port);
     let sampler = Sampler::start(
         network.server(),
         &format!("[[stream]]\nname = \"all\"\nrate = 1.0\nlocal = [\"{address}\"]\n"),
@@ -30,36 +34,106 @@ fn a_suspended_daemon_makes_one_long_window() {
         .expect("loss");
     let before = TcpCounters::read(network.server()).expect("counters");
     let server = Server::start(network.server(), &[Listen::new(address)]).expect("a server");
-    let plan =
-        Plan::new("steady", 30, vec![address]).asking(40, 10_000, Duration::from_millis(150));
+    let plan = Plan::new("steady", FLOWS as usize, vec![address]).asking(
+        60,
+        10_000,
+        Duration::from_millis(100),
+    );
     let client = Client::start(network.client(), &[plan]).expect("clients");
     sampler.wait_windows(1);
-    sampler.signal(Signal::SIGSTOP);
-    std::thread::sleep(Duration::from_secs(4));
-    sampler.signal(Signal::SIGCONT);
+    for _ in 0..times {
+        sampler.signal(Signal::SIGSTOP);
+        std::thread::sleep(stop);
+        sampler.signal(Signal::SIGCONT);
+        std::thread::sleep(go);
+    }
     client.wait().expect("clients");
-    counters::wait_closed(network.server(), &[8105], Duration::from_secs(60)).expect("closed");
+    let closed = counters::wait_closed(network.server(), &[port], Duration::from_secs(60));
+    assert!(closed.expect("sockets"), "flows stay open");
     sampler.wait_windows(2);
     let kernel = TcpCounters::read(network.server())
         .expect("counters")
         .since(&before);
     drop(server);
     let events = sampler.stop();
-    let late: Vec<_> = events
-        .windows("all")
-        .filter(|w| number(w, "missed_edges") > 0)
-        .collect();
-    assert_eq!(late.len(), 1, "{late:?}");
-    assert!(number(late[0], "observed_ms") >= 4000, "{}", late[0]);
-    assert!(
-        late[0]["flags"]
-            .as_array()
-            .is_some_and(|f| f.contains(&"late_read".into()))
-    );
+    assert!(kernel.data_retrans_segs() > 0, "nothing was lost");
     assert_eq!(
         events.sum("all", "retrans_segs"),
         kernel.data_retrans_segs()
     );
-    assert_eq!(events.sum("all", "bytes_acked"), 30 * 400_000);
+    assert_eq!(events.sum("all", "bytes_acked"), FLOWS * 600_000);
+    assert_eq!(events.sum("all", "flows_seen"), FLOWS);
+    assert_eq!(events.sum("all", "flows_closed"), FLOWS);
     events.assert_laws();
+    Some(events)
+}
+
+/// The windows tile the time: each begins on an edge, after those that the one before it missed,
+/// and what they observed adds up to the time that passed.
+fn assert_tiled(windows: &[StreamWindow]) {
+    for pair in windows.windows(2) {
+        let [one, next] = pair else { continue };
+        assert_eq!(next.sequence, one.sequence + 1);
+        let step = u64::from(one.window_ms) * u64::from(one.missed_edges + 1);
+        // Closed past the middle of a window, it leaves the rest of that to the next one.
+        let late = one.flags & Flag::LateRead as u32 != 0;
+        let allowed = if late { 1_000 } else { 0 };
+        let beyond = next
+            .window_start_ms
+            .checked_sub(one.window_start_ms + step)
+            .expect("no overlap");
+        assert!(beyond == 0 || beyond == allowed, "{one:?}\n{next:?}");
+    }
+    for window in windows {
+        assert_eq!(window.window_start_ms % 1000, 0);
+        let late = window.flags & Flag::LateRead as u32 != 0;
+        assert!(late || window.missed_edges == 0, "{window:?}");
+    }
+    let (first, last) = (&windows[0], &windows[windows.len() - 1]);
+    let observed: u64 = windows.iter().map(|w| u64::from(w.observed_ms)).sum();
+    let passed = last.emitted_ms - first.emitted_ms + u64::from(first.observed_ms);
+    // Each is rounded to whole milliseconds, and the two clocks are read one after the other.
+    assert!(
+        observed.abs_diff(passed) <= 2 * windows.len() as u64,
+        "{observed} ms observed of {passed}"
+    );
+}
+
+#[test]
+fn a_suspended_daemon_makes_one_long_window() {
+    let Some(events) = suspended(8105, 1, Duration::from_secs(5), Duration::from_secs(1)) else {
+        return;
+    };
+    let windows = events.stream_windows("all");
+    assert_tiled(&windows);
+    let long: Vec<_> = windows.iter().filter(|w| w.missed_edges > 0).collect();
+    let [long] = long[..] else {
+        panic!("{} long windows", long.len());
+    };
+    println!(
+        "long window: {} ms, {} edges missed",
+        long.observed_ms, long.missed_edges
+    );
+    // From the edge before the stop to the moment of waking.
+    assert!((5_000..6_500).contains(&long.observed_ms));
+    assert!((4..=5).contains(&long.missed_edges));
+    assert_ne!(long.flags & Flag::LateRead as u32, 0);
+    assert!(long.bytes_acked > 0);
+}
+
+#[test]
+fn a_daemon_suspended_again_and_again_loses_nothing() {
+    let stop = Duration::from_millis(1_700);
+    let go = Duration::from_millis(150);
+    let Some(events) = suspended(8112, 4, stop, go) else {
+        return;
+    };
+    let windows = events.stream_windows("all");
+    assert_tiled(&windows);
+    let long = windows
+        .iter()
+        .filter(|w| w.flags & Flag::LateRead as u32 != 0)
+        .count();
+    println!("{} windows, {long} of them long", windows.len());
+    assert!(long >= 4, "{long} long windows");
 }
