@@ -149,15 +149,25 @@ impl Sampler {
         nix::unistd::Pid::from_raw(self.child.id() as i32)
     }
 
+    /// SIGTERM, then all that it logged.
+    pub fn stop_with_log(mut self) -> String {
+        self.end();
+        self.log()
+    }
+
     /// SIGTERM, then all its events.
     pub fn stop(mut self) -> Events {
+        self.end();
+        self.events()
+    }
+
+    fn end(&mut self) {
         self.signal(nix::sys::signal::Signal::SIGTERM);
         let status = self.child.wait().expect("an exit status");
         for reader in self.readers.drain(..) {
             reader.join().expect("a reader");
         }
         assert!(status.success(), "{status}:\n{}", self.log());
-        self.events()
     }
 }
 

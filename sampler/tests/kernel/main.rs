@@ -6,6 +6,7 @@
 mod bounds;
 mod exact;
 mod harness;
+mod kafka;
 mod late;
 mod lives;
 mod reload;

@@ -1,0 +1,288 @@
+//! The daemon and a real broker: absent at start, there, killed, back, until a graceful stop.
+//!
+//! Needs Java and Maven; without them it says so and passes, except where
+//! `FLOWVITALS_REQUIRE_KERNEL` is set: there it fails.
+
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    time::{Duration, Instant},
+};
+
+use lab::{
+    kafka::{
+        Cluster, KafkaError, Options as KafkaOptions, declared_topics,
+        topics::{self, Topic},
+    },
+    netns::Namespace,
+    network::Options,
+    traffic::{
+        client::Client,
+        plan::Plan,
+        server::{Listen, Server},
+    },
+};
+use rdkafka::{
+    ClientConfig, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    error::KafkaError as ClientError,
+    message::{Headers, Message as _, OwnedMessage},
+};
+use sampler_event::{Message, NodeHeartbeat, StreamPulse, StreamWindow};
+
+use crate::harness::{Sampler, network, turn};
+
+/// A broker that starts or comes back, and a producer that finds it.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How long the broker is away.
+const AWAY: Duration = Duration::from_secs(8);
+const NODE_TOPIC: &str = "flowvitals.node.v1";
+const PULSE_TOPIC: &str = "flowvitals.pulse.v1";
+const WINDOW_TOPIC: &str = "flowvitals.window.v1";
+
+/// Two neighbouring ports that are free in the namespace.
+fn free_port(namespace: &Namespace) -> u16 {
+    let free = || {
+        (29_092u16..30_092).step_by(2).find(|port| {
+            TcpListener::bind(("127.0.0.1", *port)).is_ok()
+                && TcpListener::bind(("127.0.0.1", port + 1)).is_ok()
+        })
+    };
+    namespace
+        .run_in(free)
+        .expect("the namespace")
+        .expect("a free port")
+}
+
+fn start_broker(namespace: &Namespace, first_port: u16) -> Option<Cluster> {
+    let options = KafkaOptions {
+        first_port: Some(first_port),
+        ..KafkaOptions::default()
+    };
+    match Cluster::start(&options, Some(namespace)) {
+        Ok(cluster) => Some(cluster),
+        Err(KafkaError::Command(error))
+            if std::env::var_os("FLOWVITALS_REQUIRE_KERNEL").is_none() =>
+        {
+            eprintln!("skipped: {error}");
+            None
+        }
+        Err(error) => panic!("no broker: {error}"),
+    }
+}
+
+fn wait_log(sampler: &Sampler, what: &str, done: impl Fn(&str) -> bool) {
+    let begin = Instant::now();
+    while !done(&sampler.log()) {
+        assert!(
+            begin.elapsed() < PATIENCE,
+            "waited in vain until {what}:\n{}",
+            sampler.log()
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// What `/healthz` answers.
+fn healthz(namespace: &Namespace) -> String {
+    let ask = || {
+        let mut stream = TcpStream::connect(("127.0.0.1", 9740)).expect("the endpoint");
+        stream
+            .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    };
+    namespace.run_in(ask).expect("the namespace")
+}
+
+/// Everything in a topic, to the end of every partition.
+fn records(brokers: &str, topic: &Topic) -> Vec<OwnedMessage> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", "test")
+        .set("enable.partition.eof", "true")
+        .create()
+        .expect("a consumer");
+    let mut assigned = TopicPartitionList::new();
+    for partition in 0..topic.partitions {
+        assigned
+            .add_partition_offset(&topic.name, partition, Offset::Beginning)
+            .expect("a partition");
+    }
+    consumer.assign(&assigned).expect("assigned");
+    let (mut records, mut ended, begin) = (Vec::new(), 0, Instant::now());
+    while ended < topic.partitions {
+        assert!(begin.elapsed() < PATIENCE, "the log does not end");
+        match consumer.poll(Duration::from_millis(200)) {
+            Some(Ok(message)) => records.push(message.detach()),
+            Some(Err(ClientError::PartitionEOF(_))) => ended += 1,
+            Some(Err(error)) => println!("consumer: {error}"),
+            None => {}
+        }
+    }
+    records
+}
+
+/// Decodes all of a topic; its header must name the type and its key must be the event's own.
+fn decoded<M: Message + Default>(
+    records: &[OwnedMessage],
+    schema: &str,
+    key: impl Fn(&M) -> &str,
+) -> Vec<M> {
+    let decode = |record: &OwnedMessage| {
+        let header = record.headers().expect("headers").get(0);
+        assert_eq!(header.key, "schema");
+        assert_eq!(header.value, Some(schema.as_bytes()));
+        let event = M::decode(record.payload().expect("bytes")).expect("an event");
+        assert_eq!(record.key(), Some(key(&event).as_bytes()));
+        event
+    };
+    records.iter().map(decode).collect()
+}
+
+/// Once each: the sequences of every stream are 0, 1, 2, …
+fn assert_once<'a>(kind: &str, events: impl Iterator<Item = (&'a str, u64)>) {
+    let mut streams = BTreeMap::<&str, Vec<u64>>::new();
+    for (stream, sequence) in events {
+        streams.entry(stream).or_default().push(sequence);
+    }
+    assert!(!streams.is_empty(), "no {kind}");
+    for (stream, mut sequences) in streams {
+        sequences.sort_unstable();
+        let expected: Vec<u64> = (0..sequences.len() as u64).collect();
+        assert_eq!(sequences, expected, "{kind} of {stream}");
+        println!("{stream}: {} {kind} once each", sequences.len());
+    }
+}
+
+#[test]
+fn every_event_arrives_once_whatever_the_broker_does() {
+    let Some(_turn) = turn() else { return };
+    let network = network(Options::default());
+    let namespace = network.server();
+    let ports = [8121u16, 8122];
+    let address = |port| SocketAddr::new(network.server_v4(), port);
+    let broker_port = free_port(namespace);
+    let streams: String = ports
+        .iter()
+        .map(|port| {
+            format!(
+                "[[stream]]\nname = \"stream-{port}\"\nrate = 1.0\npulse_ms = 500\nlocal = [\"{}\"]\n",
+                address(*port)
+            )
+        })
+        .collect();
+    let sampler = Sampler::start(
+        namespace,
+        &format!("[kafka]\nbrokers = [\"127.0.0.1:{broker_port}\"]\n{streams}"),
+    );
+    let server =
+        Server::start(namespace, &ports.map(|port| Listen::new(address(port)))).expect("a server");
+    let plans = ports.map(|port| {
+        Plan::new("steady", 10, vec![address(port)]).asking(
+            100_000,
+            5_000,
+            Duration::from_millis(50),
+        )
+    });
+    let client = Client::start(network.client(), &plans).expect("clients");
+
+    // No broker yet: windows are closed all the same, and it says what it waits for.
+    let degraded = |log: &str| log.matches("sink: degraded").count();
+    wait_log(&sampler, "it misses the broker", |log| degraded(log) == 1);
+    let health = healthz(namespace);
+    assert!(health.starts_with("HTTP/1.1 200"), "{health}");
+    assert!(health.contains("windows flow; sink: degraded"), "{health}");
+
+    let Some(mut cluster) = start_broker(namespace, broker_port) else {
+        return;
+    };
+    let brokers = cluster.brokers();
+    let declared = topics::read(&declared_topics()).expect("declared topics");
+    namespace
+        .run_in(|| topics::apply(&brokers, &declared))
+        .expect("the namespace")
+        .expect("topics");
+    let ok = |log: &str| log.matches("sink: ok").count();
+    wait_log(&sampler, "it produces", |log| ok(log) == 1);
+    assert!(healthz(namespace).ends_with("ok\n"));
+
+    cluster.kill(1);
+    let away = Instant::now();
+    std::thread::sleep(AWAY);
+    wait_log(&sampler, "it misses the broker again", |log| {
+        degraded(log) >= 2
+    });
+    let health = healthz(namespace);
+    assert!(health.contains("windows flow; sink: degraded"), "{health}");
+    cluster.restart(1, Some(namespace)).expect("it is back");
+    let back = Instant::now();
+    wait_log(&sampler, "it produces again", |log| ok(log) >= 2);
+    println!(
+        "broker away for {:.1} s, all confirmed {:.1} s after it was back",
+        (back - away).as_secs_f64(),
+        back.elapsed().as_secs_f64()
+    );
+
+    client.stop().expect("clients");
+    let served = server.stop().expect("a server");
+    let log = sampler.stop_with_log();
+    assert!(log.contains("every event is confirmed"), "{log}");
+
+    let topic = |name: &str| {
+        let topic = declared.iter().find(|topic| topic.name == name);
+        let topic = topic.expect("a declared topic");
+        namespace
+            .run_in(|| records(&brokers, topic))
+            .expect("the namespace")
+    };
+    let windows: Vec<StreamWindow> = decoded(
+        &topic(WINDOW_TOPIC),
+        "flowvitals.v1.StreamWindow",
+        |w: &StreamWindow| &w.stream,
+    );
+    let pulses: Vec<StreamPulse> = decoded(
+        &topic(PULSE_TOPIC),
+        "flowvitals.v1.StreamPulse",
+        |p: &StreamPulse| &p.stream,
+    );
+    let mut heartbeats: Vec<NodeHeartbeat> = decoded(
+        &topic(NODE_TOPIC),
+        "flowvitals.v1.NodeHeartbeat",
+        |h: &NodeHeartbeat| &h.node,
+    );
+    assert_once(
+        "windows",
+        windows.iter().map(|w| (w.stream.as_str(), w.sequence)),
+    );
+    assert_once(
+        "pulses",
+        pulses.iter().map(|p| (p.stream.as_str(), p.sequence)),
+    );
+    assert_once(
+        "heartbeats",
+        heartbeats.iter().map(|h| ("node", h.sequence)),
+    );
+
+    // Windowing never paused, least of all while the broker was away.
+    heartbeats.sort_by_key(|heartbeat| heartbeat.sequence);
+    for pair in heartbeats.windows(2) {
+        // A window may be late on a loaded machine; one that waited for the broker would be by far.
+        let step = pair[1].window_start_ms - pair[0].window_start_ms;
+        assert!(
+            (1_000..=3_000).contains(&step),
+            "{step} ms without a window"
+        );
+    }
+    let last = heartbeats.last().expect("a heartbeat");
+    assert_eq!((last.events_dropped, last.dead_letter), (0, 0));
+    let sum = |of: fn(&StreamWindow) -> u64| windows.iter().map(of).sum::<u64>();
+    assert_eq!(sum(|w| w.flows_seen), served.len() as u64);
+    assert_eq!(sum(|w| w.flows_closed), last.flows_closed);
+    let written: u64 = served.iter().map(|flow| flow.bytes_written).sum();
+    let acked = sum(|w| w.bytes_acked);
+    assert!(acked > 0 && acked <= written, "{acked} of {written}");
+}
