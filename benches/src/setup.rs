@@ -28,14 +28,13 @@ pub fn attach(local: &[SocketAddr], rate: f64) -> Result<Probe> {
     let config = Config::ad_hoc(&patterns, 1.0)?;
     let rules = RuleSet::new(&config.streams).compile(|_| 0, |_| None)?;
     let slot = Slot {
-        threshold: threshold(rate),
         rtt_slow_us: 200_000,
         live: 1,
     };
     probe.set_max_sampled_flows(65_536);
     probe.begin_window(1);
     probe.obey(&Order::Slot(0, slot));
-    probe.obey(&Order::Stream(0, StreamEntry { slot: 0, live: 1 }));
+    probe.obey(&Order::Stream(0, StreamEntry::new(0, threshold(rate))));
     probe.set_rules(&rules);
     probe.attach(&cgroup::mount().context("no cgroup v2 file system")?)?;
     Ok(probe)

@@ -1,11 +1,13 @@
 //! A handshake was completed: whose flow is it, and is it in the sample?
 
-use core::ptr::{null_mut, read_volatile};
+use core::{
+    ffi::c_void,
+    ptr::{null_mut, read_volatile},
+};
 
 use aya_ebpf::{
     bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock_ops},
-    helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get},
-    programs::SockOpsContext,
+    helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get, bpf_sock_ops_cb_flags_set},
 };
 use ebpf_abi::{
     address::{Address, FlowTuple},
@@ -14,9 +16,9 @@ use ebpf_abi::{
 };
 
 use crate::{
-    callback::{ALL_FLAGS, Event, STATE_FLAG},
+    callback::{ALL_FLAGS, STATE_FLAG},
     cell::{Slot, add, field, report},
-    maps::{self, REPORT, SLOTS, STREAMS},
+    maps::{self, REPORT, STREAMS},
     pick,
     tcp::Tcp,
 };
@@ -25,7 +27,7 @@ const AF_INET6: u32 = 10;
 
 /// The storage of a socket, if it has one.
 #[inline(always)]
-pub fn storage(sk: *mut core::ffi::c_void) -> Option<&'static mut FlowState> {
+pub fn storage(sk: *mut c_void) -> Option<&'static mut FlowState> {
     // SAFETY: `sk` is a socket that the verifier tracks; without the create flag the helper
     // answers NULL or our value, which lives as long as the program runs.
     unsafe {
@@ -35,7 +37,7 @@ pub fn storage(sk: *mut core::ffi::c_void) -> Option<&'static mut FlowState> {
 }
 
 #[inline(always)]
-fn create(sk: *mut core::ffi::c_void) -> Option<&'static mut FlowState> {
+fn create(sk: *mut c_void) -> Option<&'static mut FlowState> {
     // SAFETY: as `storage`; with no initial value the kernel zeroes the new one.
     unsafe {
         let flags = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
@@ -46,7 +48,7 @@ fn create(sk: *mut core::ffi::c_void) -> Option<&'static mut FlowState> {
 
 /// Ends our part in a socket; its storage goes, so that a reconnect starts from nothing.
 #[inline(always)]
-pub fn forget(sk: *mut core::ffi::c_void) {
+pub fn forget(sk: *mut c_void) {
     // SAFETY: `sk` is a socket that the verifier tracks.
     unsafe {
         bpf_sk_storage_delete(maps::flows(), sk);
@@ -55,8 +57,13 @@ pub fn forget(sk: *mut core::ffi::c_void) {
 
 /// OR-s our callback flags to those that other programs set.
 #[inline(always)]
-fn hook(ctx: &SockOpsContext, event: &Event, flags: u32) {
-    if ctx.set_cb_flags((event.cb_flags | flags) as i32).is_err() {
+fn hook(ops: *mut bpf_sock_ops, flags: u32) {
+    // SAFETY: `ops` is the program's context.
+    let failed = unsafe {
+        let theirs = read_volatile(&raw const (*ops).bpf_sock_ops_cb_flags);
+        bpf_sock_ops_cb_flags_set(ops, (theirs | flags) as i32)
+    };
+    if failed != 0 {
         report!(hook_failed, 1);
     }
 }
@@ -100,113 +107,121 @@ fn tuple(ops: *mut bpf_sock_ops) -> FlowTuple {
     }
 }
 
-/// PASSIVE_ESTABLISHED. For a Fast Open child it comes with the SYN: then we only wait.
-#[inline(always)]
-pub fn established(ctx: &SockOpsContext, event: &Event) {
-    let Some(control) = maps::control() else {
-        return;
-    };
-    let flow = tuple(ctx.ops);
-    // SAFETY: a map value; volatile, because user space writes it.
-    let copy = unsafe { read_volatile(&raw const (*control).rules) };
-    let Some(stream) = pick::stream(&flow, copy, event.sk) else {
-        return;
-    };
-    let Some(tcp) = Tcp::from_sock(event.sk) else {
-        return;
-    };
-    if tcp.fastopen_rsk() != 0 {
-        if let Some(state) = create(event.sk) {
-            state.flags = PENDING_HANDSHAKE;
-            hook(ctx, event, STATE_FLAG);
-        } else {
-            report!(storage_failed, 1);
-        }
-        return;
-    }
-    admit(ctx, event, tcp, &flow, stream);
-}
-
-/// A Fast Open child's handshake is complete.
-#[inline(always)]
-pub fn fast_open_established(ctx: &SockOpsContext, event: &Event, tcp: Tcp) {
-    forget(event.sk);
-    let Some(control) = maps::control() else {
-        return;
-    };
-    let flow = tuple(ctx.ops);
-    // SAFETY: as in `established`.
-    let copy = unsafe { read_volatile(&raw const (*control).rules) };
-    if let Some(stream) = pick::stream(&flow, copy, event.sk) {
-        admit(ctx, event, tcp, &flow, stream);
-    }
-}
-
-/// Counts the flow in its stream's population, and starts to follow it if it is in the sample.
-#[inline(always)]
-fn admit(ctx: &SockOpsContext, event: &Event, tcp: Tcp, tuple: &FlowTuple, stream: u32) {
-    let Some(control) = maps::control() else {
-        return;
-    };
-    let Some(entry) = STREAMS.get_ptr(stream) else {
-        return;
-    };
-    // SAFETY: a map value; volatile, because user space writes it.
-    let (number, live) = unsafe {
+/// A handshake is complete: counts the flow in its stream's population, and starts to follow it
+/// if it is in the sample. For a Fast Open child PASSIVE_ESTABLISHED comes with the SYN: then we
+/// only wait.
+#[inline(never)]
+pub fn established(ops: *mut bpf_sock_ops) {
+    let tuple = tuple(ops);
+    // SAFETY: `ops` is the program's context.
+    let (sk, srtt_us) = unsafe {
         (
-            read_volatile(&raw const (*entry).slot),
-            read_volatile(&raw const (*entry).live),
+            read_volatile(&raw const (*ops).__bindgen_anon_2.sk).cast(),
+            read_volatile(&raw const (*ops).srtt_us),
         )
     };
-    if live == 0 {
-        return;
-    }
-    let Some(slot) = Slot::get(number) else {
+    let Some(control) = maps::control() else {
         return;
     };
-    let Some(setting) = SLOTS.get_ptr(number) else {
-        return;
-    };
-    add(field!(slot, counters.flows_seen), 1);
-    // SAFETY: as above.
-    let (key, threshold, max_flows, dry_run, window) = unsafe {
+    // SAFETY: a map value; volatile, because user space writes it.
+    let (copy, key) = unsafe {
         (
+            read_volatile(&raw const (*control).rules),
             [
                 read_volatile(&raw const (*control).key[0]),
                 read_volatile(&raw const (*control).key[1]),
             ],
-            read_volatile(&raw const (*setting).threshold),
+        )
+    };
+    let Some(stream) = pick::stream(&tuple, copy, sk) else {
+        return;
+    };
+    // At its SYN a Fast Open child cannot have measured its handshake yet: looking for one
+    // costs a call, so it is done only where nothing was measured.
+    if srtt_us == 0 && await_handshake(ops) {
+        return;
+    }
+    let Some(entry) = STREAMS.get_ptr(stream) else {
+        return;
+    };
+    // SAFETY: a map value; volatile, because user space writes it.
+    let entry = unsafe { read_volatile(entry) };
+    if !entry.is_live() {
+        return;
+    }
+    let Some(slot) = Slot::get(entry.slot().into()) else {
+        return;
+    };
+    add(field!(slot, counters.flows_seen), 1);
+    let hash = flow_hash(key, &tuple);
+    if selected(hash, entry.threshold()) {
+        admit(ops, entry.slot(), hash);
+    }
+}
+
+/// Whether this is a Fast Open child at its SYN; then its handshake will be waited for.
+#[inline(never)]
+fn await_handshake(ops: *mut bpf_sock_ops) -> bool {
+    // SAFETY: `ops` is the program's context.
+    let sk: *mut c_void = unsafe { read_volatile(&raw const (*ops).__bindgen_anon_2.sk).cast() };
+    let Some(tcp) = Tcp::from_sock(sk) else {
+        return false;
+    };
+    if tcp.fastopen_rsk() == 0 {
+        return false;
+    }
+    if let Some(flow) = create(sk) {
+        flow.flags = PENDING_HANDSHAKE;
+        hook(ops, STATE_FLAG);
+    } else {
+        report!(storage_failed, 1);
+    }
+    true
+}
+
+/// Starts to follow a selected flow.
+#[inline(never)]
+fn admit(ops: *mut bpf_sock_ops, number: u16, hash: u64) {
+    // SAFETY: `ops` is the program's context.
+    let sk: *mut c_void = unsafe { read_volatile(&raw const (*ops).__bindgen_anon_2.sk).cast() };
+    let Some(tcp) = Tcp::from_sock(sk) else {
+        return;
+    };
+    let Some(slot) = Slot::get(number.into()) else {
+        return;
+    };
+    let Some(control) = maps::control() else {
+        return;
+    };
+    let Some(report) = REPORT.get_ptr_mut(0) else {
+        return;
+    };
+    add(field!(slot, counters.flows_selected), 1);
+    // SAFETY: map values; volatile, because others write them.
+    let (open, max_flows, dry_run, window) = unsafe {
+        (
+            read_volatile(&raw const (*report).flows_open),
             read_volatile(&raw const (*control).max_sampled_flows),
             read_volatile(&raw const (*control).dry_run),
             read_volatile(&raw const (*control).window),
         )
     };
-    let hash = flow_hash(key, tuple);
-    if !selected(hash, threshold) {
-        return;
-    }
-    add(field!(slot, counters.flows_selected), 1);
     if dry_run != 0 {
         return;
     }
-    let Some(report) = REPORT.get_ptr_mut(0) else {
-        return;
-    };
     // Two CPUs can pass at the same time: the bound may be overshot by one flow per CPU. An
     // exact one needs an atomic with a result, which kernels before 5.12 lack.
-    // SAFETY: a map value.
-    let open = unsafe { read_volatile(&raw const (*report).flows_open) };
     if open >= u64::from(max_flows) {
         add(field!(slot, counters.flows_refused), 1);
         return;
     }
-    let Some(flow) = create(event.sk) else {
+    let Some(flow) = create(sk) else {
         report!(storage_failed, 1);
         add(field!(slot, counters.flows_refused), 1);
         return;
     };
     flow.id = hash;
-    flow.slot = number as u16;
+    flow.slot = number;
     flow.group = group(hash);
     // The base is not always zero: it is the SYN-ACKs that were repeated.
     flow.total_retrans = tcp.total_retrans();
@@ -222,7 +237,7 @@ fn admit(ctx: &SockOpsContext, event: &Event, tcp: Tcp, tuple: &FlowTuple, strea
     if handshake_us != 0 {
         slot.rtt_handshake(handshake_us);
     }
-    hook(ctx, event, ALL_FLAGS);
+    hook(ops, ALL_FLAGS);
     // A Fast Open child may have sent before its handshake was complete.
     crate::fold::counters(flow, tcp, slot, window);
 }

@@ -27,7 +27,6 @@ pub fn hot(flow: &mut FlowState, tcp: Tcp, slot: Slot, window: u32) {
     );
     let new_segs = segs.wrapping_sub(flow.data_segs_out);
     if new_segs != 0 {
-        add(field!(slot, counters.data_segs_out), new_segs.into());
         // SAFETY: a pointer into the cell.
         add(
             unsafe { &raw mut (*slot.group(flow)).data_segs_out },
@@ -59,7 +58,6 @@ fn cold(flow: &mut FlowState, tcp: Tcp, slot: Slot, window: u32) {
     let new = total.wrapping_sub(flow.total_retrans);
     flow.total_retrans = total;
     if new != 0 {
-        add(field!(slot, counters.retrans_segs), new.into());
         // SAFETY: a pointer into the cell.
         add(
             unsafe { &raw mut (*slot.group(flow)).retrans_segs },
@@ -86,7 +84,6 @@ fn chrono(flow: &mut FlowState, tcp: Tcp, slot: Slot) {
     let sndbuf = now
         .sndbuf_limited_jiffies
         .wrapping_sub(flow.sndbuf_limited_jiffies);
-    add_some(field!(slot, counters.busy_jiffies), busy.into());
     // SAFETY: a pointer into the cell.
     add_some(
         unsafe { &raw mut (*slot.group(flow)).busy_jiffies },

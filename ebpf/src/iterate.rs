@@ -165,17 +165,14 @@ fn fold_open(ctx: *mut TcpIter) -> i32 {
     let Some(setting) = SLOTS.get_ptr(number) else {
         return 0;
     };
-    // SAFETY: as above; the helper cannot fail.
-    let (live, now_us) = unsafe {
-        (
-            read_volatile(&raw const (*setting).live),
-            bpf_ktime_get_ns() / 1000,
-        )
-    };
-    if live != 0 {
+    // SAFETY: as above.
+    if unsafe { read_volatile(&raw const (*setting).live) } != 0 {
         fold::all(flow, tcp, slot, window);
         return 0;
     }
+    // Here nothing has refreshed `tcp_mstamp`.
+    // SAFETY: takes no argument and cannot fail.
+    let now_us = unsafe { bpf_ktime_get_ns() } / 1000;
     fold::close(flow, tcp, slot, window, now_us);
     establish::forget(tcp.as_sock());
     0

@@ -17,6 +17,8 @@ mod maps;
 mod pick;
 mod tcp;
 
+use core::ptr::read_volatile;
+
 use aya_ebpf::{macros::sock_ops, programs::SockOpsContext};
 
 use crate::callback::Op;
@@ -26,10 +28,14 @@ const LEAVE: u32 = 1;
 
 #[sock_ops]
 fn flowvitals(ctx: SockOpsContext) -> u32 {
-    let event = callback::Event::read(&ctx);
-    match event.op {
-        Op::PASSIVE_ESTABLISHED => establish::established(&ctx, &event),
-        Op::RTT | Op::RETRANS | Op::RTO | Op::STATE => callback::callback(&ctx, &event),
+    let ops = ctx.ops;
+    // Most runs are for operations that are not ours: they must cost next to nothing, so
+    // everything else is in functions of its own.
+    // SAFETY: `ops` is the program's context.
+    match unsafe { read_volatile(&raw const (*ops).op) } {
+        Op::PASSIVE_ESTABLISHED => establish::established(ops),
+        Op::RTT => callback::rtt(ops),
+        Op::RETRANS | Op::RTO | Op::STATE => callback::other(ops),
         _ => {}
     }
     LEAVE

@@ -28,7 +28,8 @@ pub static REPORT: Array<Report> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 pub static EXACT: Array<ExactEntry> =
     Array::with_max_entries(COPIES * EXACT_SLOTS as u32, BPF_F_MMAPABLE);
 #[map]
-pub static PORT_LISTS: Array<u64> = Array::with_max_entries(COPIES * PORTS as u32, BPF_F_MMAPABLE);
+pub static PORT_TARGETS: Array<u64> =
+    Array::with_max_entries(COPIES * PORTS as u32, BPF_F_MMAPABLE);
 #[map]
 pub static LISTS: Array<List> = Array::with_max_entries(COPIES * MAX_LISTS as u32, BPF_F_MMAPABLE);
 #[map]

@@ -3,46 +3,52 @@
 use ebpf_abi::{
     address::FlowTuple,
     rules::{
-        Candidate, EXACT_SLOTS, List, MAX_CANDIDATES, MAX_LISTS, MAX_PROBES, PORTS, exact_slot,
-        matches,
+        Candidate, EXACT_SLOTS, List, MAX_CANDIDATES, MAX_LISTS, MAX_PROBES, PORTS, Target,
+        exact_slot, matches,
     },
 };
 
 use crate::{
-    maps::{EXACT, LISTS, PORT_LISTS},
+    maps::{EXACT, LISTS, PORT_TARGETS},
     tcp::Tcp,
 };
 
-/// The list for our end of the flow: exact (address, port) first, then the port alone.
+/// Where our end of the flow leads: exact (address, port) first, then the port alone.
 #[inline(always)]
-fn list(flow: &FlowTuple, copy: u32) -> Option<*const List> {
+fn target(flow: &FlowTuple, copy: u32) -> Option<Target> {
     let start = exact_slot(&flow.local, flow.local_port);
-    let mut number = 0;
     for probe in 0..MAX_PROBES {
         let slot = (start + probe) & (EXACT_SLOTS - 1);
         let entry = EXACT.get(copy * EXACT_SLOTS as u32 + slot as u32)?;
-        if entry.list == 0 {
+        if entry.target == Target::NONE {
             break;
         }
         if entry.port == flow.local_port && entry.address == flow.local {
-            number = u32::from(entry.list);
-            break;
+            return Some(entry.target);
         }
     }
-    if number == 0 {
-        let entry = PORT_LISTS.get(copy * PORTS as u32 + u32::from(flow.local_port))?;
-        number = *entry as u32;
-    }
-    if number == 0 || number as usize >= MAX_LISTS {
-        return None;
-    }
-    LISTS.get_ptr(copy * MAX_LISTS as u32 + number)
+    let entry = PORT_TARGETS.get(copy * PORTS as u32 + u32::from(flow.local_port))?;
+    Some(Target(*entry as u32))
 }
 
-/// The first candidate that takes the flow; `None`: nobody's flow.
+/// The stream that takes the flow; `None`: nobody's flow.
 #[inline(always)]
 pub fn stream(flow: &FlowTuple, copy: u32, sk: *mut core::ffi::c_void) -> Option<u32> {
-    let list = list(flow, copy & 1)?;
+    let copy = copy & 1;
+    let target = target(flow, copy)?;
+    if let Some(stream) = target.as_stream() {
+        return Some(stream);
+    }
+    if target == Target::NONE || target.0 as usize >= MAX_LISTS {
+        return None;
+    }
+    let list = LISTS.get_ptr(copy * MAX_LISTS as u32 + target.0)?;
+    first_match(flow, list, sk)
+}
+
+/// The first candidate that takes the flow.
+#[inline(always)]
+fn first_match(flow: &FlowTuple, list: *const List, sk: *mut core::ffi::c_void) -> Option<u32> {
     let mut tcp: Option<Tcp> = None;
     for i in 0..MAX_CANDIDATES {
         // SAFETY: `list` points to a map value; the index is bounded by the array.

@@ -5,10 +5,10 @@
 //! been a delay that no loss caused: then the verdict waits for the acknowledgements that
 //! follow, because a needless retransmission is reported as a duplicate (DSACK, RFC 2883). Only
 //! if all retransmissions were needless was nothing lost. A stall that begins before the verdict
-//! on the one before shares its verdict: the reports of both cannot be told apart. Time that an RTT sample alone bears
-//! witness to is never the network's loss. Limit: a delay that jumps by more than the first
-//! three timers (seven times the RTO) passes for the network, because time that was counted
-//! cannot be taken back.
+//! on the one before shares its verdict: the reports of both cannot be told apart. Time that an
+//! RTT sample alone bears witness to is never the network's loss. Limit: a delay that jumps by
+//! more than the first three timers (seven times the RTO) passes for the network, because time
+//! that was counted cannot be taken back.
 //!
 //! Stalls without anything in flight (receiver, sender) raise no callback: the walk sees them.
 
@@ -161,6 +161,16 @@ pub fn timer(flow: &mut FlowState, seen: &Seen, earlier_timers: u32, found: &mut
         found.network_us += gap.saturating_sub(flow.stall_counted_us);
         flow.stall_counted_us = gap;
     }
+}
+
+/// Whether an RTT sample changes nothing but the time of the last delivery, as nearly all do:
+/// then the rest of what [`sample`] looks at need not be read.
+#[inline(always)]
+pub fn is_calm(flow: &FlowState, now_us: u64, delivered_us: u64) -> bool {
+    flow.verdict_us == 0
+        && flow.stall == STALL_NONE
+        && elapsed_us(delivered_us, now_us) <= SHORTEST_US
+        && elapsed_us(flow.delivered_us, delivered_us) <= SHORTEST_US
 }
 
 /// An RTT sample: something new was acknowledged just now.

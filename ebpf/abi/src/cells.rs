@@ -4,6 +4,8 @@
 //! differences. A slot is one (stream, rate epoch); each slot has `shards` cells that differ
 //! only in which CPUs add to them. Cell index = slot × shards + shard.
 
+use core::mem::offset_of;
+
 use crate::hash::GROUPS;
 use crate::histogram::{COARSE_BUCKETS, RTT_BUCKETS};
 
@@ -13,10 +15,17 @@ pub const MAX_SHARDS: u32 = 8;
 /// Windows in which "active in the last 10 s" can look back: 10 s of 1 s windows.
 pub const ACTIVE_GAPS: usize = 10;
 
-/// Plain counters. Units are in the names; `_jiffies` are the kernel's ticks.
+/// Plain counters that are needed only as a whole; the others are in [`Group`]. Units are in the
+/// names; `_jiffies` are the kernel's ticks.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
+    /// `tcp_sock.bytes_sent`, with retransmitted bytes.
+    pub bytes_sent: u64,
+    /// `tcp_sock.bytes_acked`, less one for an acknowledged FIN.
+    pub bytes_acked: u64,
+    /// Sum of the RTT samples, µs.
+    pub rtt_sum_us: u64,
     /// Handshakes completed, whether selected or not.
     pub flows_seen: u64,
     /// Chosen by the hash.
@@ -29,17 +38,9 @@ pub struct Counters {
     pub flows_closed: u64,
     /// Flows found open when the program came.
     pub flows_picked_up: u64,
-    /// `tcp_sock.bytes_sent`, with retransmitted bytes.
-    pub bytes_sent: u64,
-    /// `tcp_sock.bytes_acked`, less one for an acknowledged FIN.
-    pub bytes_acked: u64,
     /// `tcp_sock.bytes_retrans`.
     pub bytes_retrans: u64,
-    /// `tcp_sock.data_segs_out`.
-    pub data_segs_out: u64,
-    /// `tcp_sock.total_retrans` above its value at establishment.
-    pub retrans_segs: u64,
-    /// Of these, sent in the Loss state.
+    /// Of [`Group::retrans_segs`], sent in the Loss state.
     pub retrans_rto_segs: u64,
     /// Of these, sent in the Recovery state.
     pub retrans_fast_segs: u64,
@@ -53,10 +54,6 @@ pub struct Counters {
     pub rto_count: u64,
     /// `tcp_sock.dsack_dups`.
     pub dsack_dups: u64,
-    /// Sum of the RTT samples, µs.
-    pub rtt_sum_us: u64,
-    /// RTT samples above the stream's limit.
-    pub rtt_slow: u64,
     /// Stalls recognised.
     pub stalls: u64,
     /// Stalls that ended: the difference to `stalls` is open.
@@ -65,12 +62,12 @@ pub struct Counters {
     pub stall_network_us: u64,
     /// Time without progress that ended with no loss shown, µs.
     pub stall_other_us: u64,
-    /// Chronograph: data outstanding or waiting.
-    pub busy_jiffies: u64,
     /// Chronograph: limited by the receiver's window.
     pub rwnd_limited_jiffies: u64,
     /// Chronograph: limited by the send buffer.
     pub sndbuf_limited_jiffies: u64,
+    /// Always 0.
+    pub reserved: [u64; 5],
 }
 
 /// Counts of distinct flows in one window. They exist twice, by the parity of
@@ -113,34 +110,36 @@ impl Extremes {
     };
 }
 
-/// What the variance estimator needs, for one of the random groups.
+/// What the variance estimator needs, for one of the random groups. The whole is their sum.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Group {
-    /// As [`Counters::retrans_segs`].
+    /// `tcp_sock.total_retrans` above its value at establishment.
     pub retrans_segs: u64,
-    /// As [`Counters::data_segs_out`].
+    /// `tcp_sock.data_segs_out`.
     pub data_segs_out: u64,
     /// Stalled time seen by callbacks, all causes, µs.
     pub stall_us: u64,
-    /// As [`Counters::busy_jiffies`].
+    /// Chronograph: data outstanding or waiting.
     pub busy_jiffies: u64,
     /// RTT samples.
     pub rtt_count: u64,
-    /// As [`Counters::rtt_slow`].
+    /// RTT samples above the stream's limit.
     pub rtt_slow: u64,
+    /// Always 0.
+    pub reserved: [u64; 2],
 }
 
 /// Everything counted for one slot on one shard.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cell {
+    /// Extremes, by parity of the window.
+    pub extremes: [Extremes; 2],
     /// Plain counters.
     pub counters: Counters,
     /// Distinct flows, by parity of the window.
     pub distinct: [Distinct; 2],
-    /// Extremes, by parity of the window.
-    pub extremes: [Extremes; 2],
     /// The random groups.
     pub groups: [Group; GROUPS],
     /// RTT samples.
@@ -149,23 +148,25 @@ pub struct Cell {
     pub rtt_handshake: [u64; COARSE_BUCKETS],
     /// Minimum RTT of flows, once per flow and window with samples.
     pub rtt_min: [u64; COARSE_BUCKETS],
+    /// Always 0.
+    pub reserved: [u64; 2],
 }
 
 impl Cell {
     /// A cell in which nothing was counted.
     pub const EMPTY: Self = Self {
+        extremes: [Extremes::NONE; 2],
         counters: Counters {
+            bytes_sent: 0,
+            bytes_acked: 0,
+            rtt_sum_us: 0,
             flows_seen: 0,
             flows_selected: 0,
             flows_sampled: 0,
             flows_refused: 0,
             flows_closed: 0,
             flows_picked_up: 0,
-            bytes_sent: 0,
-            bytes_acked: 0,
             bytes_retrans: 0,
-            data_segs_out: 0,
-            retrans_segs: 0,
             retrans_rto_segs: 0,
             retrans_fast_segs: 0,
             retrans_other_segs: 0,
@@ -173,22 +174,19 @@ impl Cell {
             syn_retrans: 0,
             rto_count: 0,
             dsack_dups: 0,
-            rtt_sum_us: 0,
-            rtt_slow: 0,
             stalls: 0,
             stalls_ended: 0,
             stall_network_us: 0,
             stall_other_us: 0,
-            busy_jiffies: 0,
             rwnd_limited_jiffies: 0,
             sndbuf_limited_jiffies: 0,
+            reserved: [0; 5],
         },
         distinct: [Distinct {
             active_by_gap: [0; ACTIVE_GAPS],
             retransmitting: 0,
             stalled: 0,
         }; 2],
-        extremes: [Extremes::NONE; 2],
         groups: [Group {
             retrans_segs: 0,
             data_segs_out: 0,
@@ -196,21 +194,26 @@ impl Cell {
             busy_jiffies: 0,
             rtt_count: 0,
             rtt_slow: 0,
+            reserved: [0; 2],
         }; GROUPS],
         rtt: [0; RTT_BUCKETS],
         rtt_handshake: [0; COARSE_BUCKETS],
         rtt_min: [0; COARSE_BUCKETS],
+        reserved: [0; 2],
     };
 }
 
 const WORD: usize = size_of::<u64>();
-const _: () = assert!(size_of::<Counters>() == 27 * WORD);
-const _: () = assert!(size_of::<Distinct>() == 12 * WORD);
-const _: () = assert!(size_of::<Extremes>() == 16);
-const _: () = assert!(size_of::<Group>() == 6 * WORD);
+/// What a round trip moves lies on few cache lines: extremes and the first counters on one, each
+/// group on one.
+const LINE: usize = 64;
+const _: () = assert!(size_of::<Cell>().is_multiple_of(LINE));
+const _: () = assert!(offset_of!(Cell, counters) + 4 * WORD == LINE);
+const _: () = assert!(offset_of!(Cell, groups).is_multiple_of(LINE));
+const _: () = assert!(size_of::<Group>() == LINE);
 const _: () = assert!(
     size_of::<Cell>()
-        == (27 + 2 * 12 + 2 * 2 + GROUPS * 6 + RTT_BUCKETS + 2 * COARSE_BUCKETS) * WORD
+        == (2 * 2 + 28 + 2 * 12 + GROUPS * 8 + RTT_BUCKETS + 2 * COARSE_BUCKETS + 2) * WORD
 );
 
 /// Bytes of kernel memory that the cells of `slots` slots take on `shards` shards.

@@ -38,12 +38,10 @@ pub struct Report {
     pub reserved: [u64; 2],
 }
 
-/// Rate and limits of a slot.
+/// Limits of a slot.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Slot {
-    /// As [`crate::hash::selected`].
-    pub threshold: u64,
     /// RTT samples above this are slow, µs.
     pub rtt_slow_us: u32,
     /// 1: flows count here; 0: flows that still point here are closed out at their next callback.
@@ -52,4 +50,4 @@ pub struct Slot {
 
 const _: () = assert!(size_of::<Control>() == 64);
 const _: () = assert!(size_of::<Report>() == 64);
-const _: () = assert!(size_of::<Slot>() == 16);
+const _: () = assert!(size_of::<Slot>() == 8);

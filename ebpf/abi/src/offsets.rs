@@ -24,46 +24,48 @@ macro_rules! offsets {
 }
 
 offsets! {
-    /// Segments retransmitted.
-    total_retrans: "tcp_sock.total_retrans", 4;
-    /// Data segments sent.
-    data_segs_out: "tcp_sock.data_segs_out", 4;
     /// Bytes sent.
     bytes_sent: "tcp_sock.bytes_sent", 8;
     /// Bytes acknowledged.
     bytes_acked: "tcp_sock.bytes_acked", 8;
-    /// Bytes retransmitted.
-    bytes_retrans: "tcp_sock.bytes_retrans", 8;
-    /// Duplicates that DSACK reported.
-    dsack_dups: "tcp_sock.dsack_dups", 4;
+    /// Data segments sent.
+    data_segs_out: "tcp_sock.data_segs_out", 4;
+    /// TCP state.
+    skc_state: "sock_common.skc_state", 1;
     /// Clock of the last event, µs.
     tcp_mstamp: "tcp_sock.tcp_mstamp", 8;
     /// Clock of the last delivery, µs.
     delivered_mstamp: "tcp_sock.delivered_mstamp", 8;
-    /// Smoothed RTT, 8 × µs.
-    srtt_us: "tcp_sock.srtt_us", 4;
-    /// Value of the windowed minimum RTT, µs.
-    rtt_min: "tcp_sock.rtt_min.s.v", 4;
-    /// Newest RTT sample that RACK took, µs.
-    rack_rtt_us: "tcp_sock.rack.rtt_us", 4;
-    /// Segments in flight.
-    packets_out: "tcp_sock.packets_out", 4;
-    /// End of the data that was written.
-    write_seq: "tcp_sock.write_seq", 4;
-    /// First byte not acknowledged.
-    snd_una: "tcp_sock.snd_una", 4;
-    /// Next byte to send.
-    snd_nxt: "tcp_sock.snd_nxt", 4;
-    /// The receiver's window.
-    snd_wnd: "tcp_sock.snd_wnd", 4;
-    /// Segment size.
-    mss_cache: "tcp_sock.mss_cache", 4;
+    /// Segments retransmitted.
+    total_retrans: "tcp_sock.total_retrans", 4;
+    /// Bytes retransmitted.
+    bytes_retrans: "tcp_sock.bytes_retrans", 8;
+    /// Duplicates that DSACK reported.
+    dsack_dups: "tcp_sock.dsack_dups", 4;
     /// Chronographs that were stopped, three jiffies counters.
     chrono_stat: "tcp_sock.chrono_stat", 12;
     /// Start of the running chronograph, jiffies.
     chrono_start: "tcp_sock.chrono_start", 4;
     /// Which chronograph runs; the byte that holds the bit field.
     chrono_type: "tcp_sock.chrono_type", 0;
+    /// First byte not acknowledged.
+    snd_una: "tcp_sock.snd_una", 4;
+    /// End of the data that was written.
+    write_seq: "tcp_sock.write_seq", 4;
+    /// Value of the windowed minimum RTT, µs.
+    rtt_min: "tcp_sock.rtt_min.s.v", 4;
+    /// Smoothed RTT, 8 × µs.
+    srtt_us: "tcp_sock.srtt_us", 4;
+    /// Newest RTT sample that RACK took, µs.
+    rack_rtt_us: "tcp_sock.rack.rtt_us", 4;
+    /// Segments in flight.
+    packets_out: "tcp_sock.packets_out", 4;
+    /// Next byte to send.
+    snd_nxt: "tcp_sock.snd_nxt", 4;
+    /// The receiver's window.
+    snd_wnd: "tcp_sock.snd_wnd", 4;
+    /// Segment size.
+    mss_cache: "tcp_sock.mss_cache", 4;
     /// Callback flags.
     cb_flags: "tcp_sock.bpf_sock_ops_cb_flags", 1;
     /// Fast Open request that is not complete yet.
@@ -72,8 +74,6 @@ offsets! {
     rttvar_us: "tcp_sock.rttvar_us", 4;
     /// Congestion state; the byte that holds the bit field.
     icsk_ca_state: "inet_connection_sock.icsk_ca_state", 0;
-    /// TCP state.
-    skc_state: "sock_common.skc_state", 1;
     /// Mark.
     sk_mark: "sock.sk_mark", 4;
     /// The socket's cgroup.

@@ -40,7 +40,7 @@ pub struct Probe {
     control: Mapped<Control>,
     report: Mapped<Report>,
     exact: Mapped<ExactEntry>,
-    port_lists: Mapped<u64>,
+    port_targets: Mapped<u64>,
     lists: Mapped<List>,
     streams: Mapped<StreamEntry>,
     slots: Mapped<Slot>,
@@ -105,7 +105,7 @@ impl Probe {
             control: mapped(&ebpf, "CONTROL", 1)?,
             report: mapped(&ebpf, "REPORT", 1)?,
             exact: mapped(&ebpf, "EXACT", 2 * EXACT_SLOTS)?,
-            port_lists: mapped(&ebpf, "PORT_LISTS", 2 * PORTS)?,
+            port_targets: mapped(&ebpf, "PORT_TARGETS", 2 * PORTS)?,
             lists: mapped(&ebpf, "LISTS", 2 * MAX_LISTS)?,
             streams: mapped(&ebpf, "STREAMS", MAX_STREAMS)?,
             slots: mapped(&ebpf, "SLOTS", size.slots as usize)?,
@@ -207,8 +207,9 @@ impl Probe {
         for (slot, entry) in rules.exact.iter().enumerate() {
             self.exact.write(copy * EXACT_SLOTS + slot, entry);
         }
-        for (port, list) in rules.ports.iter().enumerate() {
-            self.port_lists.write(copy * PORTS + port, list);
+        for (port, target) in rules.ports.iter().enumerate() {
+            self.port_targets
+                .write(copy * PORTS + port, &u64::from(target.0));
         }
         for (number, list) in rules.lists.iter().enumerate() {
             self.lists.write(copy * MAX_LISTS + number, list);

@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use ebpf_abi::address::Address;
-use ebpf_abi::rules::{Candidate, EXACT_SLOTS, ExactEntry, HAS_MARK, MAX_CANDIDATES, MAX_LISTS};
+use ebpf_abi::rules::{
+    Candidate, EXACT_SLOTS, ExactEntry, HAS_MARK, MAX_CANDIDATES, MAX_LISTS, Target,
+};
 use ipnet::IpNet;
 
 use super::RuleSet;
@@ -183,16 +185,16 @@ impl<'a, S: Fn(usize) -> u32, C: Fn(&str) -> Option<u64>> Compiler<'a, S, C> {
             });
             let streams = own.iter().copied().chain(general.map(|(at, _)| *at));
             let rules = self.rules(streams.map(|at| (at, None)).collect());
-            let list = self.list(rules, || SocketAddr::new(ip, port).to_string())?;
+            let target = self.target(rules, || SocketAddr::new(ip, port).to_string())?;
             let address = Address::from(ip);
             match self.tables.free_slot(&address, port) {
-                _ if list == 0 => {} // only absent cgroups: no rule matches, here as on the port
+                _ if target == Target::NONE => {} // only absent cgroups: no rule matches, here as on the port
                 Some(slot) => {
                     self.tables.exact[slot] = ExactEntry {
                         address,
                         port,
-                        list,
                         reserved: 0,
+                        target,
                     };
                 }
                 None => {
@@ -230,8 +232,8 @@ impl<'a, S: Fn(usize) -> u32, C: Fn(&str) -> Option<u64>> Compiler<'a, S, C> {
                 .iter()
                 .filter(|(_, pattern)| pattern.ports.contains(port));
             let rules = self.rules(here.map(|(at, pattern)| (*at, pattern.net)).collect());
-            let list = self.list(rules, || format!("port {port}"))?;
-            self.tables.ports[range[0] as usize..range[1] as usize].fill(u64::from(list));
+            let target = self.target(rules, || format!("port {port}"))?;
+            self.tables.ports[range[0] as usize..range[1] as usize].fill(target);
         }
         Ok(())
     }
@@ -263,11 +265,11 @@ impl<'a, S: Fn(usize) -> u32, C: Fn(&str) -> Option<u64>> Compiler<'a, S, C> {
         rules
     }
 
-    fn list(
+    fn target(
         &mut self,
         rules: Vec<Rule<'a>>,
         local: impl FnOnce() -> String,
-    ) -> Result<u16, CompileError> {
+    ) -> Result<Target, CompileError> {
         if let Some(over) = rules.get(MAX_CANDIDATES) {
             let mut streams: Vec<_> = rules.iter().map(|rule| rule.config.name.clone()).collect();
             streams.dedup();
@@ -281,7 +283,7 @@ impl<'a, S: Fn(usize) -> u32, C: Fn(&str) -> Option<u64>> Compiler<'a, S, C> {
         let last = rules.last().map_or(0, |rule| rule.stream);
         let candidates = rules.iter().map(|rule| self.candidate(rule)).collect();
         self.interner
-            .number(&mut self.tables.lists, candidates)
+            .target(&mut self.tables.lists, candidates)
             .map_err(|ListsFull| CompileError::TooManyLists { stream: last })
     }
 

@@ -4,17 +4,17 @@ use std::collections::{HashMap, HashSet};
 
 use ebpf_abi::address::{Address, FlowTuple};
 use ebpf_abi::rules::{
-    Candidate, EXACT_SLOTS, ExactEntry, List, MAX_CANDIDATES, MAX_LISTS, MAX_PROBES, PORTS,
+    Candidate, EXACT_SLOTS, ExactEntry, List, MAX_CANDIDATES, MAX_LISTS, MAX_PROBES, PORTS, Target,
     exact_slot, matches,
 };
 
 /// One copy of every rule table, ready to be written into the maps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelRules {
-    /// `EXACT_SLOTS` entries: lists by exact address and port.
+    /// `EXACT_SLOTS` entries: by exact address and port.
     pub exact: Vec<ExactEntry>,
-    /// `PORTS` numbers of lists: for what `exact` does not hold.
-    pub ports: Vec<u64>,
+    /// `PORTS` targets: for what `exact` does not hold.
+    pub ports: Vec<Target>,
     /// At most `MAX_LISTS` lists; the first is "no rule".
     pub lists: Vec<List>,
 }
@@ -28,7 +28,7 @@ impl KernelRules {
     pub fn empty() -> Self {
         Self {
             exact: vec![ExactEntry::default(); EXACT_SLOTS],
-            ports: vec![0; PORTS],
+            ports: vec![Target::NONE; PORTS],
             lists: vec![List::default()],
         }
     }
@@ -40,10 +40,13 @@ impl KernelRules {
         mark: u32,
         in_cgroup: impl Fn(u64) -> bool,
     ) -> Option<u32> {
-        let number = self
+        let target = self
             .find_exact(flow.local, flow.local_port)
-            .unwrap_or(self.ports[usize::from(flow.local_port)] as usize);
-        let list = self.lists.get(number)?;
+            .unwrap_or(self.ports[usize::from(flow.local_port)]);
+        if let Some(stream) = target.as_stream() {
+            return Some(stream);
+        }
+        let list = self.lists.get(target.0 as usize)?;
         list.candidates[..list.len as usize]
             .iter()
             .find(|candidate| {
@@ -56,24 +59,29 @@ impl KernelRules {
     /// Ids of the streams that some flow can reach.
     pub fn streams(&self) -> HashSet<u32> {
         let used = |list: &List| list.candidates[..list.len as usize].to_vec();
-        self.lists
+        let listed = self
+            .lists
             .iter()
             .flat_map(used)
-            .map(|candidate| candidate.stream)
+            .map(|candidate| candidate.stream);
+        let exact = self.exact.iter().map(|entry| entry.target);
+        let targets = exact.chain(self.ports.iter().copied());
+        listed
+            .chain(targets.filter_map(Target::as_stream))
             .collect()
     }
 
-    fn find_exact(&self, address: Address, port: u16) -> Option<usize> {
+    fn find_exact(&self, address: Address, port: u16) -> Option<Target> {
         probes(&address, port)
             .map(|slot| &self.exact[slot])
-            .take_while(|entry| entry.list != 0)
+            .take_while(|entry| entry.target != Target::NONE)
             .find(|entry| entry.address == address && entry.port == port)
-            .map(|entry| usize::from(entry.list))
+            .map(|entry| entry.target)
     }
 
     /// A place for an exact key, if there is one within reach of a lookup.
     pub(super) fn free_slot(&self, address: &Address, port: u16) -> Option<usize> {
-        probes(address, port).find(|slot| self.exact[*slot].list == 0)
+        probes(address, port).find(|slot| self.exact[*slot].target == Target::NONE)
     }
 }
 
@@ -82,24 +90,27 @@ fn probes(address: &Address, port: u16) -> impl Iterator<Item = usize> + use<> {
     (0..MAX_PROBES).map(move |probe| (start + probe) & (EXACT_SLOTS - 1))
 }
 
-/// Numbers of lists: the same candidates have the same number.
+/// Targets of candidates: the same ones have the same list, a plain one has none.
 #[derive(Debug, Default)]
 pub(super) struct Interner {
     numbers: HashMap<Vec<Candidate>, u16>,
 }
 
 impl Interner {
-    /// The number of a list of at most [`MAX_CANDIDATES`] candidates.
-    pub(super) fn number(
+    /// Where at most [`MAX_CANDIDATES`] candidates are found, without any that a plain one hides.
+    pub(super) fn target(
         &mut self,
         lists: &mut Vec<List>,
         candidates: Vec<Candidate>,
-    ) -> Result<u16, ListsFull> {
-        if candidates.is_empty() {
-            return Ok(0);
+    ) -> Result<Target, ListsFull> {
+        let Some(first) = candidates.first() else {
+            return Ok(Target::NONE);
+        };
+        if first.is_plain() {
+            return Ok(Target::stream(first.stream));
         }
         if let Some(number) = self.numbers.get(&candidates) {
-            return Ok(*number);
+            return Ok(Target::list(*number));
         }
         let number = u16::try_from(lists.len())
             .ok()
@@ -113,6 +124,6 @@ impl Interner {
         list.candidates[..candidates.len()].copy_from_slice(&candidates);
         lists.push(list);
         self.numbers.insert(candidates, number);
-        Ok(number)
+        Ok(Target::list(number))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ebpf_abi::rules::{MAX_CANDIDATES, MAX_LISTS};
+use ebpf_abi::rules::{MAX_CANDIDATES, MAX_LISTS, Target};
 use proptest::prelude::*;
 
 use super::*;
@@ -199,11 +199,17 @@ fn lists_are_shared_and_hidden_rules_left_out() {
         stream("rest", &["*:443"], &["10.1.0.0/16", "10.0.0.0/8"]),
     ])
     .unwrap();
-    // No rule; the addresses of `vips`, where nothing behind it counts; the port.
-    assert_eq!(tables.lists.len(), 3);
+    // No rule; the port. The addresses of `vips` need no list: nothing behind it counts.
     let lens: Vec<_> = tables.lists.iter().map(|list| list.len).collect();
-    assert_eq!(lens, [0, 1, 2]);
-    assert_eq!(tables.ports.iter().filter(|list| **list != 0).count(), 1);
+    assert_eq!(lens, [0, 2]);
+    let placed: Vec<_> = tables.exact.iter().map(|entry| entry.target).collect();
+    let vips = placed.iter().filter(|target| target.as_stream() == Some(0));
+    assert_eq!(vips.count(), 199);
+    let ports = tables
+        .ports
+        .iter()
+        .filter(|target| **target != Target::NONE);
+    assert_eq!(ports.count(), 1);
 }
 
 #[test]
@@ -251,7 +257,7 @@ fn too_many_lists_are_an_error() {
             stream(
                 &format!("s{i}"),
                 &[&format!("10.0.{}.{}:443", i / 256, i % 256)],
-                &[],
+                &["10.0.0.0/8"],
             )
         })
         .collect();
@@ -281,7 +287,11 @@ fn keys_without_a_slot_are_found_by_port() {
         stream("rest", &["*:1000-2000"], &["10.0.0.0/8"]),
     ];
     let tables = compile(&streams).unwrap();
-    let placed = tables.exact.iter().filter(|entry| entry.list != 0).count();
+    let placed = tables
+        .exact
+        .iter()
+        .filter(|entry| entry.target != Target::NONE)
+        .count();
     assert!(
         placed < 8_000 + 32 * 128,
         "all {placed} keys found a slot: the test needs more"

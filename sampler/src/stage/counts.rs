@@ -59,12 +59,7 @@ impl Counts {
     /// Only what a pulse needs: counters and groups.
     pub fn read_light(cells: &impl Cells, slot: u32) -> Self {
         let mut counts = Self::default();
-        cells.add_words(
-            slot,
-            COUNTERS,
-            &mut counts.0[..offset_of!(Cell, extremes) / 8],
-        );
-        cells.add_words(slot, GROUPS_AT, &mut counts.0[GROUPS_AT..RTT]);
+        cells.add_words(slot, COUNTERS, &mut counts.0[COUNTERS..RTT]);
         counts
     }
 
@@ -105,6 +100,21 @@ impl Counts {
     pub fn group(&self, index: usize) -> Group {
         assert!(index < GROUPS, "group {index}");
         self.part(GROUPS_AT + index * GROUP_WORDS)
+    }
+
+    /// All groups together.
+    pub fn whole(&self) -> Group {
+        (0..GROUPS)
+            .map(|g| self.group(g))
+            .fold(Group::default(), |sum, g| Group {
+                retrans_segs: sum.retrans_segs.wrapping_add(g.retrans_segs),
+                data_segs_out: sum.data_segs_out.wrapping_add(g.data_segs_out),
+                stall_us: sum.stall_us.wrapping_add(g.stall_us),
+                busy_jiffies: sum.busy_jiffies.wrapping_add(g.busy_jiffies),
+                rtt_count: sum.rtt_count.wrapping_add(g.rtt_count),
+                rtt_slow: sum.rtt_slow.wrapping_add(g.rtt_slow),
+                ..sum
+            })
     }
 
     /// RTT samples by bucket.

@@ -34,18 +34,18 @@ pub fn close(
 ) -> Option<StreamPulse> {
     let counted = Counts::read_light(cells, epoch.slot);
     let delta = counted.since(&epoch.pulsed);
-    let c = delta.counters();
+    let whole = delta.whole();
     let stalls_open = counted.stalls_open() + frame.walk_stalls_open;
     // Within its window: what was active in it so far, by the last window's baseline.
     let active =
         |counts: &Counts| -> u64 { counts.distinct(frame.number).active_by_gap.iter().sum() };
     let flows_active = active(&counted).saturating_sub(active(&epoch.counted));
-    let rtt_count = (0..GROUPS).map(|g| delta.group(g).rtt_count).sum();
     epoch.pulsed = counted;
-    if c.data_segs_out == 0 && c.retrans_segs == 0 && rtt_count == 0 && stalls_open == 0 {
+    let progress = whole.data_segs_out + whole.retrans_segs + whole.rtt_count;
+    if progress == 0 && stalls_open == 0 {
         return None;
     }
-    let g_retrans_segs: Vec<u32> = if c.retrans_segs == 0 {
+    let g_retrans_segs: Vec<u32> = if whole.retrans_segs == 0 {
         Vec::new()
     } else {
         (0..GROUPS)
@@ -66,10 +66,10 @@ pub fn close(
         flags: 0,
         sampling_rate: hash::rate(epoch.threshold),
         rate_epoch: epoch.rate_epoch,
-        retrans_segs: c.retrans_segs,
-        data_segs_out: c.data_segs_out,
-        rtt_count,
-        rtt_slow: c.rtt_slow,
+        retrans_segs: whole.retrans_segs,
+        data_segs_out: whole.data_segs_out,
+        rtt_count: whole.rtt_count,
+        rtt_slow: whole.rtt_slow,
         stalls_open,
         flows_active,
         g_retrans_segs,
@@ -119,8 +119,7 @@ mod tests {
         };
         assert_eq!(pulse(), None);
         memory.edit(0, |c| {
-            c.counters.retrans_segs = 3;
-            c.counters.data_segs_out = 10;
+            c.groups[1].data_segs_out = 10;
             c.groups[2].retrans_segs = 3;
             c.groups[2].rtt_count = 4;
             c.distinct[1].active_by_gap[0] = 2;

@@ -243,12 +243,12 @@ impl Streams {
         orders.push(Order::Slot(
             slot,
             Slot {
-                threshold,
                 rtt_slow_us,
                 live: 1,
             },
         ));
-        orders.push(Order::Stream(index as u32, StreamEntry { slot, live: 1 }));
+        let entry = StreamEntry::new(slot as u16, threshold);
+        orders.push(Order::Stream(index as u32, entry));
         Ok(())
     }
 
@@ -256,16 +256,12 @@ impl Streams {
         let stream = &mut self.streams[index];
         stream.live = false;
         stream.current = None;
-        orders.push(Order::Stream(
-            index as u32,
-            StreamEntry { slot: 0, live: 0 },
-        ));
+        orders.push(Order::Stream(index as u32, StreamEntry::GONE));
         for epoch in self.epochs.iter_mut().filter(|e| e.stream == index) {
             epoch.admits = false;
             orders.push(Order::Slot(
                 epoch.slot,
                 Slot {
-                    threshold: 0,
                     rtt_slow_us: 0,
                     live: 0,
                 },
@@ -399,10 +395,7 @@ mod tests {
         apply(&mut streams, &[wanted("a", 0.1), wanted("b", 0.1)]);
         streams.stream_mut(1).next_sequence = 17;
         let (orders, _) = apply(&mut streams, &[wanted("a", 0.1)]);
-        assert_eq!(
-            orders[0],
-            Order::Stream(1, StreamEntry { slot: 0, live: 0 })
-        );
+        assert_eq!(orders[0], Order::Stream(1, StreamEntry::GONE));
         assert!(matches!(orders[1], Order::Slot(1, Slot { live: 0, .. })));
         assert_eq!(streams.id("b"), None);
         apply(&mut streams, &[wanted("a", 0.1), wanted("b", 0.1)]);

@@ -137,7 +137,7 @@ pub fn close(
     });
     let earlier = std::mem::replace(&mut epoch.counted, counted);
     epoch.walked_us = walk.group_stall_us;
-    let c = delta.counters();
+    let (c, whole) = (delta.counters(), delta.whole());
     stream.lost_flows += c.flows_refused;
     if delta.is_zero() && flows_open == 0 && walk.stalls == 0 {
         return None;
@@ -206,8 +206,8 @@ pub fn close(
         bytes_sent: c.bytes_sent,
         bytes_acked: c.bytes_acked,
         bytes_retrans: c.bytes_retrans,
-        data_segs_out: c.data_segs_out,
-        retrans_segs: c.retrans_segs,
+        data_segs_out: whole.data_segs_out,
+        retrans_segs: whole.retrans_segs,
         retrans_rto_segs: c.retrans_rto_segs,
         retrans_fast_segs: c.retrans_fast_segs,
         retrans_other_segs: c.retrans_other_segs,
@@ -234,7 +234,10 @@ pub fn close(
         stall_sender_us: walk.stall_sender_us,
         stall_other_us: c.stall_other_us,
         stall_longest_us: u64::from(extremes.stall_longest_us).max(walk.stall_longest_us),
-        busy_us: us(now.busy_jiffies, then.busy_jiffies),
+        busy_us: us(
+            epoch.counted.whole().busy_jiffies,
+            earlier.whole().busy_jiffies,
+        ),
         rwnd_limited_us: us(now.rwnd_limited_jiffies, then.rwnd_limited_jiffies),
         sndbuf_limited_us: us(now.sndbuf_limited_jiffies, then.sndbuf_limited_jiffies),
         g_retrans_segs: group(|g| delta.group(g).retrans_segs),
@@ -340,8 +343,7 @@ mod tests {
         for number in 1..=20u32 {
             memory.edit(0, |c| {
                 c.counters.flows_sampled += 1;
-                c.counters.retrans_segs += u64::from(number % 3);
-                c.counters.busy_jiffies += 7;
+                c.groups[3].retrans_segs += u64::from(number % 3);
                 c.groups[4].busy_jiffies += 7;
                 c.groups[4].stall_us += 1700;
                 c.rtt[100] += 2;
