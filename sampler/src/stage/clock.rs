@@ -24,7 +24,8 @@ pub struct Closed {
     pub observed_ms: u32,
     /// How long after its edge it was closed.
     pub lateness_us: u64,
-    /// Edges that passed unseen inside it.
+    /// Windows after it that were not closed on their own: what happened in them is in this one
+    /// or, from the middle of the last of them on, in the next.
     pub missed_edges: u32,
     /// Steps of the wall clock inside it.
     pub clock_step_ms: i64,
@@ -33,7 +34,10 @@ pub struct Closed {
 /// The running window.
 #[derive(Clone, Copy, Debug)]
 pub struct WindowClock {
+    /// Of windows that begin from now on.
     window_ms: u32,
+    /// Of the running one.
+    running_ms: u32,
     start_wall_ms: u64,
     start_us: u64,
     edge_us: u64,
@@ -51,6 +55,7 @@ impl WindowClock {
     pub fn new(window_ms: u32, now: Now) -> Self {
         let mut clock = Self {
             window_ms,
+            running_ms: window_ms,
             start_wall_ms: 0,
             start_us: now.monotonic_us,
             edge_us: 0,
@@ -69,6 +74,7 @@ impl WindowClock {
         } else {
             (now.wall_ms - into_ms, length - into_ms)
         };
+        self.running_ms = self.window_ms;
         self.start_wall_ms = start;
         self.start_us = now.monotonic_us;
         self.edge_us = now.monotonic_us + rest * 1000;
@@ -90,18 +96,25 @@ impl WindowClock {
         let moved = offset_ms(now) - self.offset_ms;
         let stepped = moved.unsigned_abs() >= STEP_MS;
         let observed_us = now.monotonic_us.saturating_sub(self.start_us);
-        let closed = Closed {
-            window_start_ms: self.start_wall_ms,
-            window_ms: self.window_ms,
-            observed_ms: u32::try_from((observed_us + 500) / 1000).unwrap_or(u32::MAX),
-            lateness_us,
-            missed_edges: u32::try_from(lateness_us / 1000 / u64::from(self.window_ms))
-                .unwrap_or(u32::MAX),
-            clock_step_ms: if stepped { moved } else { 0 },
-        };
+        let window_ms = self.running_ms;
+        let window_start_ms = self.start_wall_ms;
         self.offset_ms = offset_ms(now);
         self.begin(now);
-        closed
+        let length = u64::from(window_ms);
+        // After a step the wall clock cannot tell how many passed.
+        let missed = if stepped {
+            (lateness_us / 1000 + length / 2) / length
+        } else {
+            (self.start_wall_ms.saturating_sub(window_start_ms) / length).saturating_sub(1)
+        };
+        Closed {
+            window_start_ms,
+            window_ms,
+            observed_ms: u32::try_from((observed_us + 500) / 1000).unwrap_or(u32::MAX),
+            lateness_us,
+            missed_edges: u32::try_from(missed).unwrap_or(u32::MAX),
+            clock_step_ms: if stepped { moved } else { 0 },
+        }
     }
 
     /// Another window length, from the next window on.
@@ -170,6 +183,37 @@ mod tests {
         assert_eq!(
             clock.close(now(32_000, 1_032_000)).window_start_ms,
             1_031_000
+        );
+    }
+
+    #[test]
+    fn a_window_that_nobody_closes_is_missed() {
+        for (late_ms, missed, next_start_ms) in [
+            (499, 0, 1_001_000),
+            (500, 1, 1_002_000),
+            (1_499, 1, 1_002_000),
+            (1_500, 2, 1_003_000),
+        ] {
+            let mut clock = WindowClock::new(1000, now(0, 1_000_000));
+            let closed = clock.close(now(1_000 + late_ms, 1_001_000 + late_ms));
+            assert_eq!(
+                (closed.missed_edges, clock.window_start_ms()),
+                (missed, next_start_ms),
+                "{late_ms}"
+            );
+        }
+    }
+
+    #[test]
+    fn another_length_holds_from_the_next_window_on() {
+        let mut clock = WindowClock::new(1000, now(0, 1_000_000));
+        clock.set_window_ms(2000);
+        let closed = clock.close(now(1_000, 1_001_000));
+        assert_eq!((closed.window_ms, closed.missed_edges), (1000, 1));
+        let longer = clock.close(now(4_000, 1_004_000));
+        assert_eq!(
+            (longer.window_start_ms, longer.window_ms, longer.observed_ms),
+            (1_002_000, 2000, 3000)
         );
     }
 

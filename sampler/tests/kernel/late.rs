@@ -75,14 +75,11 @@ fn assert_tiled(windows: &[StreamWindow]) {
         let [one, next] = pair else { continue };
         assert_eq!(next.sequence, one.sequence + 1);
         let step = u64::from(one.window_ms) * u64::from(one.missed_edges + 1);
-        // Closed past the middle of a window, it leaves the rest of that to the next one.
-        let late = one.flags & Flag::LateRead as u32 != 0;
-        let allowed = if late { 1_000 } else { 0 };
-        let beyond = next
-            .window_start_ms
-            .checked_sub(one.window_start_ms + step)
-            .expect("no overlap");
-        assert!(beyond == 0 || beyond == allowed, "{one:?}\n{next:?}");
+        assert_eq!(
+            next.window_start_ms,
+            one.window_start_ms + step,
+            "{one:?}\n{next:?}"
+        );
     }
     for window in windows {
         assert_eq!(window.window_start_ms % 1000, 0);
