@@ -80,6 +80,12 @@ pub enum Insufficient {
     Denominator,
 }
 
+/// What widens the upper end, as multiples of the squared width. Simulated with log-normal flows of variation 2, 300 of them in a
+/// sample of 0.1 and 0.5: with 0 the upper end is too low for 5 % of the totals, with 0.5 for 3.6 %; for the ratio with 0.5 for
+/// 5.1 to 5.7 %, with 1.5 for 3.6 to 4.5 %.
+const TOTAL_SKEW: f64 = 0.5;
+const RATIO_SKEW: f64 = 1.5;
+
 /// Estimates the total of `y` over all flows, sampled or not.
 ///
 /// # Errors
@@ -92,7 +98,7 @@ pub fn total(samples: &[Sample], options: &Options) -> Result<Estimate, Insuffic
     // A total hangs on how many flows the sample happens to have, and a sample just above the least number rather has too many:
     // with 30 flows expected, the plain lower end is too high for 3.5 % of the estimates, the stretched one for 2.4 %.
     let stretch = 1.0 + 3.0 / scope.flows.max(1) as f64;
-    let (low, high) = spread.interval(value, stretch, options);
+    let (low, high) = spread.interval(value, stretch, TOTAL_SKEW, options);
     Ok(scope.estimate(
         value,
         low.max(counted),
@@ -113,10 +119,15 @@ pub fn ratio(samples: &[Sample], options: &Options) -> Result<Estimate, Insuffic
     }
     let numerator = scope.scaled(|sample| &sample.y);
     let value = numerator / denominator;
+    // A group with much of the denominator pulls the ratio towards itself, and so hides how far off it is: its residual is
+    // enlarged as if the ratio had been taken without it (the jackknife over groups does the same).
     let spread = scope.spread(|sample, group| {
-        (sample.y[group] as f64 - value * sample.x[group] as f64) / denominator
+        let x = sample.x[group] as f64;
+        let share = |x: f64| (x / sample.sampling_rate / denominator).min(0.5);
+        let leverage = (1.0 - share(sum(&sample.x) / GROUPS as f64)) / (1.0 - share(x));
+        (sample.y[group] as f64 - value * x) / denominator * leverage
     });
-    let (low, high) = spread.interval(value, 1.0, options);
+    let (low, high) = spread.interval(value, 1.0, RATIO_SKEW, options);
     let bound = (numerator + scope.unseen_bound(options)) / denominator;
     Ok(scope.estimate(value, low, high.max(bound), options))
 }
@@ -229,17 +240,16 @@ impl Spread {
     }
 
     /// Interval on the scale of logarithms, since sums of skewed flows are skewed themselves; the ends stay above 0. The upper end
-    /// goes out by half the square of the width more, as it would on the scale of reciprocals: a sample that missed the few
-    /// heavy flows has a low value and a low variance at once. Simulated with log-normal flows, variation 2 and 300 flows, the
-    /// plain upper end is too low for 5 % of the totals, this one for 3.6 %; the lower end is not concerned.
-    fn interval(&self, value: f64, stretch: f64, options: &Options) -> (f64, f64) {
+    /// goes out by `skew` times the square of the width more: a sample that missed the few heavy flows has a low value and a low
+    /// variance at once. The lower end is not concerned.
+    fn interval(&self, value: f64, stretch: f64, skew: f64, options: &Options) -> (f64, f64) {
         if value <= 0.0 || self.variance <= 0.0 {
             return (value, value);
         }
         let width = stretch * self.quantile(options.confidence) * self.variance.sqrt() / value;
         (
             value * (-width).exp(),
-            value * (width + width.powi(2) / 2.0).exp(),
+            value * (width + skew * width.powi(2)).exp(),
         )
     }
 }
@@ -288,11 +298,12 @@ mod tests {
             16.0,
             32.0 * (width + width * width / 2.0).exp(),
         );
-        // R = 16/16000; all x are equal, so that d has the spread of y and the width is the same, but for the stretch.
+        // R = 16/16000; all x are equal, so that d has the spread of y, no group is enlarged and the width is the same, but for
+        // the stretch.
         let (value, width) = (0.001, plain);
         let (low, high) = (
             value * (-width).exp(),
-            value * (width + width * width / 2.0).exp(),
+            value * (width + 1.5 * width * width).exp(),
         );
         check(ratio(&samples, &Options::default()), value, low, high);
     }
