@@ -3,6 +3,7 @@
 //! Everything lives in two network namespaces: nginx, Kafka, the sampler and the consumer in the
 //! server's, the players in the client's. Everything ends with this process, also at Ctrl-C.
 
+mod bare;
 mod consumer;
 mod edge;
 mod interrupt;
@@ -23,10 +24,11 @@ use lab::network::{Network, Options};
 use lab::traffic::client::Client;
 
 use crate::cli::Demo;
+use bare::KernelCounters;
 use consumer::Consumer;
 use edge::Edge;
-use sampler::Sampler;
-use table::Table;
+use sampler::{Sampler, Start};
+use table::{Table, Windows};
 
 /// Runs the demo; `Err` holds what could not be done, in one sentence.
 pub fn run(options: Demo) -> Result<()> {
@@ -48,12 +50,43 @@ pub fn run(options: Demo) -> Result<()> {
     println!("starting nginx with {} live streams", streams::ALL.len());
     let edge = Edge::start(&network, folder.path())?;
     println!("starting the sampler: its program goes to the root cgroup of this kernel");
-    let sampler = Sampler::start(&network, folder.path(), &cluster.broker_list())?;
-    let consumer = Consumer::start(network.server(), &brokers)?;
-    watch(options, &mut network, sampler, &consumer)?;
-    drop(consumer);
+    match Sampler::start(&network, folder.path(), &cluster.broker_list())? {
+        Start::Attached(sampler) => {
+            let consumer = Consumer::start(network.server(), &brokers)?;
+            watch(options, &mut network, sampler, &consumer)?;
+        }
+        Start::Impossible(reason) => {
+            println!(
+                "\nno eBPF program can be loaded here: {reason}\n\
+                 So there are no windows; the demo goes on with what the kernel counts by itself: one number for all\n\
+                 streams, no RTT, no stalls. `flowvitals-sampler doctor` says what is missing."
+            );
+            watch_kernel(&mut network)?;
+        }
+    }
     drop(edge);
     cluster.stop();
+    Ok(())
+}
+
+/// Starts the players and says who they are.
+fn audience(network: &Network) -> Result<Client> {
+    let players = Client::start(network.client(), &streams::players(network))?;
+    for stream in &streams::ALL {
+        println!("  {}", stream.description());
+    }
+    Ok(players)
+}
+
+/// The minute without windows.
+fn watch_kernel(network: &mut Network) -> Result<()> {
+    let before = TcpCounters::read(network.server())?;
+    let players = audience(network)?;
+    let mut screen = KernelCounters::new(network)?;
+    play::acts(network, &mut screen)?;
+    println!("\nthe players go");
+    players.stop()?;
+    summary::print_kernel(&TcpCounters::read(network.server())?.since(&before));
     Ok(())
 }
 
@@ -65,24 +98,25 @@ fn watch(
     consumer: &Consumer,
 ) -> Result<()> {
     let before = TcpCounters::read(network.server())?;
-    let players = Client::start(network.client(), &streams::players(network))?;
-    for stream in &streams::ALL {
-        println!("  {}", stream.description());
-    }
-    let mut table = Table::default();
-    play::acts(network, consumer, &mut table)?;
+    let players = audience(network)?;
+    let mut windows = Windows {
+        consumer,
+        table: Table::default(),
+    };
+    play::acts(network, &mut windows)?;
     if options.keep && !interrupt::came() {
         println!(
             "everything stays up until Ctrl-C; config and log of the sampler: {}",
             sampler.folder().display()
         );
-        play::until_interrupt(consumer, &mut table);
+        play::until_interrupt(network, &mut windows)?;
     }
     println!("\nthe players go; the sampler folds what is open and ends");
     let flows = players.stop()?;
     let ports: Vec<u16> = streams::ALL.iter().map(|stream| stream.port).collect();
     counters::wait_closed(network.server(), &ports, Duration::from_secs(20))?;
     sampler.stop()?;
+    let mut table = windows.table;
     clock::wait_until(Duration::from_secs(10), || {
         for event in consumer.drain(Duration::from_millis(200)) {
             table.take(event, false);

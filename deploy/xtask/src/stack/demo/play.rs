@@ -7,10 +7,16 @@ use lab::clock;
 use lab::filter::{Selector, Towards};
 use lab::network::Network;
 
-use super::consumer::Consumer;
 use super::interrupt;
 use super::streams::ALL;
-use super::table::Table;
+
+/// Where the audience looks.
+pub trait Screen {
+    /// An act begins.
+    fn title(&mut self, title: &str);
+    /// Shows what is new; takes about a tenth of a second.
+    fn show(&mut self, network: &Network) -> Result<()>;
+}
 
 /// Loss that every network has.
 const CALM: f64 = 0.001;
@@ -54,34 +60,29 @@ const ACTS: [Act; 5] = [
     },
 ];
 
-/// Plays all acts, showing the windows as they arrive.
-pub fn acts(network: &mut Network, consumer: &Consumer, table: &mut Table) -> Result<()> {
+/// Plays all acts before the screen.
+pub fn acts(network: &mut Network, screen: &mut impl Screen) -> Result<()> {
     for act in &ACTS {
         for Loss(stream, probability) in act.changes {
             let selector = Selector::port(ALL[*stream].port);
             network.set_loss(Towards::Client, &selector, *probability)?;
         }
-        table.title(act.title);
+        screen.title(act.title);
         let end = clock::now() + act.length;
         while clock::now() < end {
             if interrupt::came() {
                 return Ok(());
             }
-            show(consumer, table);
+            screen.show(network)?;
         }
     }
     Ok(())
 }
 
-/// Shows windows until Ctrl-C.
-pub fn until_interrupt(consumer: &Consumer, table: &mut Table) {
+/// Goes on as it is until Ctrl-C.
+pub fn until_interrupt(network: &Network, screen: &mut impl Screen) -> Result<()> {
     while !interrupt::came() {
-        show(consumer, table);
+        screen.show(network)?;
     }
-}
-
-fn show(consumer: &Consumer, table: &mut Table) {
-    for event in consumer.drain(Duration::from_millis(100)) {
-        table.take(event, true);
-    }
+    Ok(())
 }

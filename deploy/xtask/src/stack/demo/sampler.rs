@@ -16,6 +16,17 @@ use nix::unistd::Pid;
 
 use super::streams;
 
+/// How its start went.
+pub enum Start {
+    /// It is attached.
+    Attached(Sampler),
+    /// This kernel or this user cannot load its program, in the sampler's words.
+    Impossible(String),
+}
+
+/// Its exit statuses for that: the kernel cannot do it, a privilege is missing.
+const IMPOSSIBLE: [i32; 2] = [69, 77];
+
 /// A running sampler; ended by force when dropped without [`Sampler::stop`].
 pub struct Sampler {
     process: Child,
@@ -24,7 +35,7 @@ pub struct Sampler {
 
 impl Sampler {
     /// Starts it in the edge's namespace and waits until it is attached.
-    pub fn start(network: &Network, folder: &Path, brokers: &[String]) -> Result<Self> {
+    pub fn start(network: &Network, folder: &Path, brokers: &[String]) -> Result<Start> {
         let program = std::env::current_exe()?.with_file_name("flowvitals-sampler");
         if !program.exists() {
             bail!(
@@ -57,10 +68,14 @@ impl Sampler {
                 sampler.has_ended() || is_healthy()
             })
         })?;
+        let status = sampler.process.try_wait()?.and_then(|status| status.code());
+        if status.is_some_and(|code| IMPOSSIBLE.contains(&code)) {
+            return Ok(Start::Impossible(sampler.last_words()));
+        }
         if !healthy || sampler.has_ended() {
             bail!("the sampler does not run: {}", sampler.last_words());
         }
-        Ok(sampler)
+        Ok(Start::Attached(sampler))
     }
 
     pub fn folder(&self) -> &Path {

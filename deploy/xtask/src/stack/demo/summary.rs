@@ -44,11 +44,7 @@ pub fn print(table: &Table, seen: &TcpCounters, flows: &[ClientFlow]) {
         );
         samples.extend(of_stream);
     }
-    let truth = seen.data_retrans_segs();
-    println!(
-        "\nthe kernel of the edge counted {truth} retransmitted segments (TcpRetransSegs {} less TCPSynRetrans {})",
-        seen.retrans_segs, seen.syn_retrans
-    );
+    let truth = print_kernel(seen);
     match total(&samples, &options) {
         Ok(all) => println!(
             "the windows of all streams say {:.0}, 95 % interval [{:.0}, {:.0}]: the truth lies {} it",
@@ -64,6 +60,16 @@ pub fn print(table: &Table, seen: &TcpCounters, flows: &[ClientFlow]) {
         Err(reason) => println!("the windows of all streams: {reason}"),
     }
     node(table);
+}
+
+/// Prints what the kernel of the edge counted; its data retransmissions.
+pub fn print_kernel(seen: &TcpCounters) -> u64 {
+    let truth = seen.data_retrans_segs();
+    println!(
+        "\nthe kernel of the edge counted {truth} retransmitted segments (TcpRetransSegs {} less TCPSynRetrans {})",
+        seen.retrans_segs, seen.syn_retrans
+    );
+    truth
 }
 
 fn node(table: &Table) {

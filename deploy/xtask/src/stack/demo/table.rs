@@ -1,12 +1,16 @@
 //! Windows as rows: the window's own counts, and what the last 10 s say about all flows.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
+use anyhow::Result;
+use lab::network::Network;
 use sampler_event::{
     HistogramKind, LifeCycle, Metric, NodeHeartbeat, Options, StreamWindow, WindowSum,
 };
 
-use super::consumer::Event;
+use super::consumer::{Consumer, Event};
+use super::play::Screen;
 
 /// Windows of 1 s behind an estimate.
 const HORIZON: usize = 10;
@@ -24,22 +28,6 @@ pub struct Table {
 }
 
 impl Table {
-    /// An act begins: its title and the heads of the columns.
-    pub fn title(&self, title: &str) {
-        println!(
-            "\n== {title}\n{:<8} {:<8} {:>5} {:>8} {:>8}  {:<32} {:>8} {:>8} {:>7}",
-            "UTC",
-            "stream",
-            "rate",
-            "players",
-            "Mbit/s",
-            "retransmitted, last 10 s (95 %)",
-            "rtt p50",
-            "rtt p99",
-            "stalled"
-        );
-    }
-
     /// Adds an event, and prints it if it is a window and `show`.
     pub fn take(&mut self, event: Event, show: bool) {
         match event {
@@ -93,6 +81,38 @@ impl Table {
     /// Windows, their bytes, and events that were none.
     pub fn counts(&self) -> (u64, u64, u64) {
         (self.windows, self.bytes, self.refused)
+    }
+}
+
+/// The table as it grows by what comes out of Kafka.
+pub struct Windows<'a> {
+    /// Where they come from.
+    pub consumer: &'a Consumer,
+    /// Where they go.
+    pub table: Table,
+}
+
+impl Screen for Windows<'_> {
+    fn title(&mut self, title: &str) {
+        println!(
+            "\n== {title}\n{:<8} {:<8} {:>5} {:>8} {:>8}  {:<32} {:>8} {:>8} {:>7}",
+            "UTC",
+            "stream",
+            "rate",
+            "players",
+            "Mbit/s",
+            "retransmitted, last 10 s (95 %)",
+            "rtt p50",
+            "rtt p99",
+            "stalled"
+        );
+    }
+
+    fn show(&mut self, _: &Network) -> Result<()> {
+        for event in self.consumer.drain(Duration::from_millis(100)) {
+            self.table.take(event, true);
+        }
+        Ok(())
     }
 }
 
