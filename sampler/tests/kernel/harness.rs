@@ -9,8 +9,10 @@ use std::{
 };
 
 use lab::{
+    counters::TcpCounters,
     netns::Namespace,
     network::{Network, Options},
+    traffic::{self, plan::Plan, report::Report, server::Listen},
 };
 use sampler_event::{Event, StreamWindow};
 use serde_json::Value;
@@ -43,6 +45,64 @@ pub fn turn() -> Option<MutexGuard<'static, ()>> {
 /// A network as a test needs it.
 pub fn network(options: Options) -> Network {
     Network::new(options).expect("two namespaces and a link between them")
+}
+
+/// One stream named "all", every flow of it in the sample.
+pub fn all(local: &[impl ToString]) -> String {
+    let local: Vec<_> = local.iter().map(ToString::to_string).collect();
+    format!("[[stream]]\nname = \"all\"\nrate = 1.0\nlocal = {local:?}\n")
+}
+
+/// What everybody counted of some traffic.
+pub struct Observed {
+    /// Both ends.
+    pub report: Report,
+    /// The kernel of the server's namespace.
+    pub kernel: TcpCounters,
+    /// The sampler.
+    pub events: Events,
+}
+
+/// Traffic from its first connection to its last, beside a sampler that stops after it.
+pub fn observe(
+    network: &Network,
+    sampler: Sampler,
+    listens: &[Listen],
+    plans: &[Plan],
+) -> Observed {
+    let before = TcpCounters::read(network.server()).expect("counters");
+    let report = traffic::run(network, listens, plans).expect("traffic");
+    sampler.wait_windows(2);
+    let after = TcpCounters::read(network.server()).expect("counters");
+    Observed {
+        report,
+        kernel: after.since(&before),
+        events: sampler.stop(),
+    }
+}
+
+impl Observed {
+    /// Stream "all" has every flow once, and its counters are the kernel's and the server's.
+    /// All connections were closed by FIN after everything was read.
+    pub fn assert_exact(&self) {
+        let Self {
+            report,
+            kernel,
+            events,
+        } = self;
+        let accepted = report.accepted() as u64;
+        assert_eq!(report.failed(), 0, "{:?}", report.groups);
+        for field in ["flows_seen", "flows_sampled", "flows_closed"] {
+            assert_eq!(events.sum("all", field), accepted, "{field}");
+        }
+        assert_eq!(
+            events.sum("all", "retrans_segs"),
+            kernel.data_retrans_segs()
+        );
+        assert!(events.sum("all", "syn_retrans") <= kernel.syn_retrans);
+        assert_eq!(events.sum("all", "bytes_acked"), report.bytes_written());
+        events.assert_laws();
+    }
 }
 
 /// A running sampler.

@@ -5,6 +5,7 @@
 
 mod bounds;
 mod exact;
+mod handshakes;
 mod harness;
 mod kafka;
 mod late;
