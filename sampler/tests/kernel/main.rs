@@ -5,6 +5,7 @@
 
 mod bounds;
 mod exact;
+mod hammer;
 mod handshakes;
 mod harness;
 mod kafka;
