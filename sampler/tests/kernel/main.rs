@@ -5,12 +5,14 @@
 
 mod bounds;
 mod exact;
+mod foreign;
 mod hammer;
 mod handshakes;
 mod harness;
 mod kafka;
 mod late;
 mod lives;
+mod others;
 mod reload;
 mod rtt;
 mod sampling;
