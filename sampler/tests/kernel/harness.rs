@@ -1,7 +1,8 @@
 //! Starts the built sampler inside a server's namespace and collects its events.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
     process::{Child, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
@@ -9,8 +10,15 @@ use std::{
 };
 
 use lab::{
+    counters::TcpCounters,
     netns::Namespace,
     network::{Network, Options},
+    traffic::{
+        self,
+        plan::Plan,
+        report::Report,
+        server::{Listen, Server},
+    },
 };
 use sampler_event::{Event, StreamWindow};
 use serde_json::Value;
@@ -43,6 +51,93 @@ pub fn turn() -> Option<MutexGuard<'static, ()>> {
 /// A network as a test needs it.
 pub fn network(options: Options) -> Network {
     Network::new(options).expect("two namespaces and a link between them")
+}
+
+/// One stream named "all", every flow of it in the sample.
+pub fn all(local: &[impl ToString]) -> String {
+    let local: Vec<_> = local.iter().map(ToString::to_string).collect();
+    format!("[[stream]]\nname = \"all\"\nrate = 1.0\nlocal = {local:?}\n")
+}
+
+/// What everybody counted of some traffic.
+pub struct Observed {
+    /// Both ends.
+    pub report: Report,
+    /// The kernel of the server's namespace.
+    pub kernel: TcpCounters,
+    /// The sampler.
+    pub events: Events,
+}
+
+/// Traffic from its first connection to its last, beside a sampler that stops after it.
+pub fn observe(
+    network: &Network,
+    sampler: Sampler,
+    listens: &[Listen],
+    plans: &[Plan],
+) -> Observed {
+    let before = TcpCounters::read(network.server()).expect("counters");
+    let report = traffic::run(network, listens, plans).expect("traffic");
+    sampler.wait_windows(2);
+    let after = TcpCounters::read(network.server()).expect("counters");
+    Observed {
+        report,
+        kernel: after.since(&before),
+        events: sampler.stop(),
+    }
+}
+
+impl Observed {
+    /// Stream "all" has every flow once, and its counters are the kernel's and the server's.
+    /// All connections were closed by FIN after everything was read.
+    pub fn assert_exact(&self) {
+        let Self {
+            report,
+            kernel,
+            events,
+        } = self;
+        let accepted = report.accepted() as u64;
+        assert_eq!(report.failed(), 0, "{:?}", report.groups);
+        for field in ["flows_seen", "flows_sampled", "flows_closed"] {
+            assert_eq!(events.sum("all", field), accepted, "{field}");
+        }
+        assert_eq!(
+            events.sum("all", "retrans_segs"),
+            kernel.data_retrans_segs()
+        );
+        assert!(events.sum("all", "syn_retrans") <= kernel.syn_retrans);
+        assert_eq!(events.sum("all", "bytes_acked"), report.bytes_written());
+        events.assert_laws();
+    }
+}
+
+/// Waits until so many connections are accepted and no counter moves any more; the kernel's then.
+pub fn at_rest(network: &Network, server: &Server, connections: usize) -> TcpCounters {
+    let mut last = TcpCounters::default();
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+        let now = TcpCounters::read(network.server()).expect("counters");
+        if now.out_segs == last.out_segs && server.accepted() == connections {
+            return last;
+        }
+        last = now;
+    }
+}
+
+/// The answer of the sampler's endpoint in this namespace, with its head.
+pub fn http_get(namespace: &Namespace, path: &str) -> String {
+    let ask = || {
+        let mut stream = TcpStream::connect(("127.0.0.1", 9740)).expect("the endpoint");
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        )
+        .expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    };
+    namespace.run_in(ask).expect("the namespace")
 }
 
 /// A running sampler.
@@ -237,8 +332,14 @@ impl Events {
         self.of_type("node").last().expect("a heartbeat")
     }
 
-    /// The laws of the ledger, and that no sequence has a gap.
+    /// All laws.
     pub fn assert_laws(&self) {
+        self.assert_ledger();
+        self.assert_wholes();
+    }
+
+    /// The laws of the ledger, and that no sequence has a gap.
+    pub fn assert_ledger(&self) {
         let last = self.last_heartbeat();
         let n = |field| number(last, field);
         assert_eq!(
@@ -269,7 +370,6 @@ impl Events {
         ] {
             assert_eq!(self.sum_all(field), n(field), "{field}: windows and ledger");
         }
-        self.assert_wholes();
     }
 
     /// Every retransmitted segment has one cause, and groups add up to their whole. Over the

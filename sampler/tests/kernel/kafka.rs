@@ -5,8 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener},
     time::{Duration, Instant},
 };
 
@@ -31,7 +30,7 @@ use rdkafka::{
 };
 use sampler_event::{Message, NodeHeartbeat, StreamPulse, StreamWindow};
 
-use crate::harness::{Sampler, network, turn};
+use crate::harness::{Sampler, http_get, network, turn};
 
 /// A broker that starts or comes back, and a producer that finds it.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -82,20 +81,6 @@ fn wait_log(sampler: &Sampler, what: &str, done: impl Fn(&str) -> bool) {
         );
         std::thread::sleep(Duration::from_millis(50));
     }
-}
-
-/// What `/healthz` answers.
-fn healthz(namespace: &Namespace) -> String {
-    let ask = || {
-        let mut stream = TcpStream::connect(("127.0.0.1", 9740)).expect("the endpoint");
-        stream
-            .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            .expect("a request");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
-        answer
-    };
-    namespace.run_in(ask).expect("the namespace")
 }
 
 /// Everything in a topic, to the end of every partition.
@@ -193,7 +178,7 @@ fn every_event_arrives_once_whatever_the_broker_does() {
     // No broker yet: windows are closed all the same, and it says what it waits for.
     let degraded = |log: &str| log.matches("sink: degraded").count();
     wait_log(&sampler, "it misses the broker", |log| degraded(log) == 1);
-    let health = healthz(namespace);
+    let health = http_get(namespace, "/healthz");
     assert!(health.starts_with("HTTP/1.1 200"), "{health}");
     assert!(health.contains("windows flow; sink: degraded"), "{health}");
 
@@ -208,7 +193,7 @@ fn every_event_arrives_once_whatever_the_broker_does() {
         .expect("topics");
     let ok = |log: &str| log.matches("sink: ok").count();
     wait_log(&sampler, "it produces", |log| ok(log) == 1);
-    assert!(healthz(namespace).ends_with("ok\n"));
+    assert!(http_get(namespace, "/healthz").ends_with("ok\n"));
 
     cluster.kill(1);
     let away = Instant::now();
@@ -216,7 +201,7 @@ fn every_event_arrives_once_whatever_the_broker_does() {
     wait_log(&sampler, "it misses the broker again", |log| {
         degraded(log) >= 2
     });
-    let health = healthz(namespace);
+    let health = http_get(namespace, "/healthz");
     assert!(health.contains("windows flow; sink: degraded"), "{health}");
     cluster.restart(1, Some(namespace)).expect("it is back");
     let back = Instant::now();

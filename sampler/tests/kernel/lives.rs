@@ -14,7 +14,7 @@ use lab::{
     },
 };
 
-use crate::harness::{Sampler, network, number, turn};
+use crate::harness::{Sampler, at_rest, network, number, turn};
 
 #[test]
 fn every_end_is_counted_to_the_segment() {
@@ -114,16 +114,7 @@ fn the_last_fold_finds_open_flows() {
         Plan::new("open", 40, vec![address]).asking(2, 50_000, Duration::from_millis(20));
     plan.hold = Duration::from_secs(60);
     let client = Client::start(network.client(), &[plan]).expect("clients");
-    // Until the traffic has come to rest with all flows open: no counter moves any more.
-    let mut last = TcpCounters::default();
-    loop {
-        std::thread::sleep(Duration::from_secs(1));
-        let now = TcpCounters::read(network.server()).expect("counters");
-        if now.out_segs == last.out_segs && server.accepted() == 40 {
-            break;
-        }
-        last = now;
-    }
+    let last = at_rest(&network, &server, 40);
     let kernel = last.since(&before).data_retrans_segs();
     let events = sampler.stop();
     let heartbeat = events.last_heartbeat();
