@@ -13,7 +13,7 @@ use std::path::Path;
 
 use crate::cli::CheckArgs;
 use crate::config::{Config, diff};
-use crate::exit;
+use service::exit;
 
 pub use explain::{Explanation, Question, explain};
 

@@ -244,7 +244,7 @@ mod tests {
             "flood",
         ] {
             let error = parse(line).expect_err(line);
-            assert_eq!(error.exit_code(), i32::from(crate::exit::USAGE), "{line}");
+            assert_eq!(error.exit_code(), i32::from(service::exit::USAGE), "{line}");
         }
     }
 

@@ -3,7 +3,6 @@
 //! The way of the data: `config → rules → kernel → stage → sink`, with `metrics` beside it.
 
 pub mod cli;
-pub mod exit;
 
 pub mod check;
 pub mod config;
@@ -15,10 +14,8 @@ pub mod stage;
 
 pub mod sink;
 
-pub mod latency;
 pub mod metrics;
 pub mod node_stats;
-pub mod notify;
 
 pub mod daemon;
 

@@ -11,10 +11,11 @@ use sampler::{
     cli::{Cli, Command, DoctorArgs, RunArgs, TopArgs},
     config::Config,
     daemon::{self, Failure, Mode},
-    doctor, exit,
+    doctor,
     kernel::{memory::Size, probe::Probe},
     top,
 };
+use service::exit;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sampler::metrics::{Edge, ProgramCost, Registry, StreamSeries, bind, parse, serve};
+use sampler::metrics::{Edge, ProgramCost, Registry, StreamSeries, bind, serve};
 use sampler::sink::{Capacity, Event, Ledger, Record, queue};
 use sampler_event::{
     Histogram, Layout, NamespaceCounters, NodeHeartbeat, StreamState, StreamWindow, codec,
 };
+use service::metrics::parse;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;

@@ -4,27 +4,22 @@
 //! file system. Every error of every file is reported in one go.
 
 use std::collections::HashMap;
-use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
-
-use toml::de::{DeTable, DeValue};
 
 use sha2::{Digest, Sha256};
 
-use super::error::{ConfigError, ConfigErrors, Findings, Place, Wrong, file_error};
-use super::names::{self, MAX_NAME_BYTES, MAX_NODE_BYTES};
 use super::outlets::{Kafka, Metrics};
 use super::overlap;
-use super::reader::{Section, text};
 use super::sections::{Limits, Sampling, Shutdown, Spool, State, Window};
-use super::source::Source;
 use super::stream::StreamConfig;
 use super::{Config, MAX_STREAMS};
 use crate::rules::{CompileError, RuleSet};
+use service::config::error::{ConfigError, ConfigErrors, Findings, Place, Wrong, file_error};
+use service::config::file;
+use service::config::names::{self, MAX_NAME_BYTES, MAX_NODE_BYTES};
+use service::config::reader::{Section, text};
+use service::config::source::Source;
 
-/// Largest configuration file.
-pub const MAX_FILE_BYTES: u64 = 8 << 20;
 /// Most included files.
 pub const MAX_FILES: usize = 4096;
 
@@ -43,8 +38,8 @@ pub type Included = Result<Source, (PathBuf, String)>;
 impl Config {
     /// Reads a main file and what it includes.
     pub fn load(file: &Path) -> Result<Self, ConfigErrors> {
-        let text =
-            read_text(file).map_err(|why| file_error(file, "", why, "a readable TOML file"))?;
+        let text = file::read_text(file)
+            .map_err(|why| file_error(file, "", why, "a readable TOML file"))?;
         let base = file.parent().unwrap_or(Path::new(""));
         read(Source::new(file, text), |pattern| find(base, pattern))
     }
@@ -62,7 +57,7 @@ pub fn read(
         ..Config::default()
     };
     let mut includes = Vec::new();
-    with_table(&main, &mut hash, &mut findings, |section, findings| {
+    file::with_table(&main, &mut hash, &mut findings, |section, findings| {
         includes = read_main(section, &mut config, findings);
     });
     for (place, pattern) in includes {
@@ -98,25 +93,6 @@ fn order_of(config: &Config, error: &ConfigError) -> (usize, usize, usize) {
         error.place.line,
         error.place.column,
     )
-}
-
-fn with_table(
-    source: &Source,
-    hash: &mut Sha256,
-    findings: &mut Findings,
-    read: impl FnOnce(Section<'_>, &mut Findings),
-) {
-    let (document, errors) = DeTable::parse_recoverable(source.text());
-    for error in &errors {
-        let at = error.span().map_or(0, |span| span.start);
-        findings.error(source.place(at), "", Wrong::new(error.message(), ""));
-    }
-    // What follows a syntax error is a guess; only whole files are looked at further.
-    if errors.is_empty() {
-        hash.update(canonical_table(document.get_ref()));
-        hash.update([0]);
-        read(Section::new(source, document.get_ref(), "", 0..0), findings);
-    }
 }
 
 fn read_main(
@@ -191,7 +167,7 @@ fn read_included(
         return findings.error(place.clone(), "include", wrong);
     }
     config.files.push(source.name().to_path_buf());
-    with_table(&source, hash, findings, |mut section, findings| {
+    file::with_table(&source, hash, findings, |mut section, findings| {
         for key in MAIN_ONLY {
             let message = "belongs in the main file; an included file holds only [[stream]]";
             section.refuse(findings, key, message);
@@ -280,20 +256,6 @@ fn check_tables(streams: &[StreamConfig], findings: &mut Findings) {
     }
 }
 
-/// The text of a file, or why there is none.
-fn read_text(file: &Path) -> Result<String, String> {
-    let open = fs::File::open(file).map_err(|error| format!("cannot be read: {error}"))?;
-    let mut text = Vec::new();
-    open.take(MAX_FILE_BYTES + 1)
-        .read_to_end(&mut text)
-        .map_err(|error| format!("cannot be read: {error}"))?;
-    if text.len() as u64 > MAX_FILE_BYTES {
-        return Err(format!("is larger than {MAX_FILE_BYTES} bytes"));
-    }
-    String::from_utf8(text)
-        .map_err(|error| format!("is not UTF-8 (byte {})", error.utf8_error().valid_up_to()))
-}
-
 /// What an include pattern finds, in lexical order.
 fn find(base: &Path, pattern: &str) -> Result<Vec<Included>, Wrong> {
     const ALLOWED: &str = "a path or glob, absolute or relative to the main file's directory";
@@ -315,7 +277,7 @@ fn find(base: &Path, pattern: &str) -> Result<Vec<Included>, Wrong> {
         .into_iter()
         .map(|path| {
             let path = path?;
-            match read_text(&path) {
+            match file::read_text(&path) {
                 Ok(text) => Ok(Source::new(path, text)),
                 Err(why) => Err((path, why)),
             }
@@ -326,34 +288,5 @@ fn find(base: &Path, pattern: &str) -> Result<Vec<Included>, Wrong> {
 fn path_of(found: &Result<PathBuf, (PathBuf, String)>) -> &Path {
     match found {
         Ok(path) | Err((path, _)) => path,
-    }
-}
-
-/// A table without comments, spaces and order of options.
-fn canonical_table(table: &DeTable<'_>) -> String {
-    let mut entries: Vec<_> = table
-        .iter()
-        .map(|(key, value)| format!("{:?}={}", key.get_ref(), canonical(value.get_ref())))
-        .collect();
-    entries.sort();
-    format!("{{{}}}", entries.join(","))
-}
-
-fn canonical(value: &DeValue<'_>) -> String {
-    match value {
-        DeValue::String(text) => format!("{text:?}"),
-        DeValue::Integer(integer) => i128::from_str_radix(integer.as_str(), integer.radix())
-            .map_or_else(|_| integer.to_string(), |number| number.to_string()),
-        DeValue::Float(float) => float
-            .as_str()
-            .parse::<f64>()
-            .map_or_else(|_| float.to_string(), |number| format!("{number:?}")),
-        DeValue::Boolean(boolean) => boolean.to_string(),
-        DeValue::Datetime(datetime) => datetime.to_string(),
-        DeValue::Array(items) => {
-            let items: Vec<_> = items.iter().map(|item| canonical(item.get_ref())).collect();
-            format!("[{}]", items.join(","))
-        }
-        DeValue::Table(table) => canonical_table(table),
     }
 }

@@ -4,34 +4,30 @@
 //! with it, each with its place. Reading is pure but for [`Config::load`] (files) and [`key`]
 //! (the sampling key). Flow: `source → reader → sections, stream → overlap → Config → diff`.
 //!
-//! Limits: [`MAX_STREAMS`] streams, [`load::MAX_FILE_BYTES`] a file, [`load::MAX_FILES`] files.
+//! Limits: [`MAX_STREAMS`] streams, [`service::config::file::MAX_FILE_BYTES`] a file, [`load::MAX_FILES`] files.
 //! Streams stand in the order in which they are tried: main file first, then the included files.
 
 pub mod diff;
-pub mod error;
 pub mod key;
 pub mod load;
-pub mod names;
 mod outlets;
 pub(crate) mod overlap;
 pub mod pattern;
-mod reader;
 mod sections;
-pub mod source;
 mod stream;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use diff::{Change, diff};
-pub use error::{ConfigError, ConfigErrors, ConfigWarning, Place, Wrong};
 pub use outlets::{Kafka, Metrics, SeriesOf};
 pub use pattern::{LocalPattern, PortRange};
 pub use sections::{
     LimitAction, Limits, Sampling, Shutdown, Spool, State, WALK_BUDGET_PERCENT, WALK_NS_PER_SOCKET,
     Window, check_rate,
 };
-pub use source::Source;
+use service::config::names;
+pub use service::config::{ConfigError, ConfigErrors, ConfigWarning, Place, Source, Wrong};
 pub use stream::{RTT_SLOW_US, StreamConfig, StreamPlaces};
 
 /// Streams of one node.

@@ -9,9 +9,9 @@ use std::net::SocketAddr;
 
 use toml::de::DeValue;
 
-use super::error::{Findings, Place, Wrong};
-use super::names;
-use super::reader::{Parsed, Section, shown, text};
+use service::config::error::{Findings, Place, Wrong};
+use service::config::names;
+use service::config::reader::{Parsed, Section, shown, text};
 
 /// `[kafka]`; its debug output names the properties without their values: some are passwords.
 #[derive(Clone, PartialEq, Eq)]

@@ -5,9 +5,9 @@
 //! of the other's, are a warning. A special rule before a general one is how streams are meant
 //! to be written and says nothing.
 
-use super::error::{Findings, Wrong};
 use super::pattern::{LocalPattern, net_covers};
 use super::stream::StreamConfig;
+use service::config::error::{Findings, Wrong};
 
 /// Compares every stream with the ones before it.
 pub(super) fn check(streams: &[StreamConfig], findings: &mut Findings) {

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::error::Wrong;
+use service::config::error::Wrong;
 
 /// What `local` may look like, for messages.
 pub const LOCAL_FORMS: &str = "203.0.113.7:443, [2001:db8::7]:443, *:8080, \

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeValue;
 
-use super::error::{Findings, Wrong};
-use super::reader::{Parsed, Section, number, one_of, text, whole};
+use service::config::error::{Findings, Wrong};
+use service::config::reader::{Parsed, Section, number, one_of, text, whole};
 
 /// Measured cost of the walk of sampled sockets, nanoseconds a socket.
 pub const WALK_NS_PER_SOCKET: u64 = 1_400;

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use toml::de::DeValue;
 
-use super::error::{Findings, Place, Wrong};
-use super::names::{self, MAX_LABELS, MAX_NAME_BYTES};
 use super::pattern::{LOCAL_FORMS, LocalPattern, client_prefixes, parse_client};
-use super::reader::{Parsed, Section, number, one_of, text, type_error, whole};
 use super::sections::rate;
+use service::config::error::{Findings, Place, Wrong};
+use service::config::names::{self, MAX_LABELS, MAX_NAME_BYTES};
+use service::config::reader::{Parsed, Section, number, one_of, text, type_error, whole};
 
 /// `rtt_slow_us` of a stream that sets none.
 pub const RTT_SLOW_US: u32 = 200_000;

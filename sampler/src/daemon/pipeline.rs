@@ -7,6 +7,7 @@ use std::{
 };
 
 use sampler_event::Event;
+use service::{exit, notify::Notifier};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
@@ -21,9 +22,7 @@ use super::{
 };
 use crate::{
     config::{Config, SeriesOf, diff},
-    exit,
     metrics::{self, Registry, StreamSeries},
-    notify::Notifier,
     sink::{
         Capacity, JsonLines, KafkaSink, Ledger, QueueReceiver, QueueSender, Record, SinkState,
         Table, queue,

@@ -8,9 +8,10 @@ use std::{fmt, net::TcpListener, path::PathBuf};
 use ebpf_abi::hash::key_from_bytes;
 
 use super::{life::Life, node::Node, time};
+use service::exit;
+
 use crate::{
     config::{Config, ConfigError, ConfigErrors, key::Key},
-    exit,
     kernel::{cgroup, load, load::KernelError, memory::Size, probe::Probe},
     sink::{KafkaError, KafkaSettings, Topics},
     stage::{Stage, window::Identity},
@@ -28,7 +29,7 @@ pub enum Mode {
 /// Why the daemon does not start: words for a person, and the exit status.
 #[derive(Debug)]
 pub struct Failure {
-    /// One of [`crate::exit`].
+    /// One of [`service::exit`].
     pub code: u8,
     /// What is wrong.
     pub message: String,

@@ -70,9 +70,9 @@ impl KernelError {
     /// The exit status that says it.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Privilege(_) => crate::exit::NO_PRIVILEGE,
-            Self::Object(_) => crate::exit::BUG,
-            _ => crate::exit::UNSUPPORTED,
+            Self::Privilege(_) => service::exit::NO_PRIVILEGE,
+            Self::Object(_) => service::exit::BUG,
+            _ => service::exit::UNSUPPORTED,
         }
     }
 

@@ -4,15 +4,11 @@
 //! `/healthz`. Limits: at most 1024 streams are kept, and `top:N` of them shown; nothing per flow. The lock is
 //! held for one window's additions, or one copy of the shown totals.
 
-mod family;
 mod fields;
 mod node;
-mod parse;
-mod protobuf;
 mod rtt;
 mod select;
 mod server;
-mod text;
 mod totals;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,11 +16,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sampler_event::{NodeHeartbeat, StreamWindow};
+use service::metrics::Family;
 use tokio::time::Instant;
 
-pub use family::{Buckets, Family, Kind, Sample, Value};
 pub use node::{NodeStatus, ProgramCost};
-pub use parse::{ParseError, Parsed, ParsedSample, parse};
 pub use select::StreamSeries;
 pub use server::{ServeError, bind, serve};
 

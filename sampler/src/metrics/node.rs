@@ -4,9 +4,9 @@
 
 use sampler_event::NodeHeartbeat;
 
-use super::family::{Family, Kind, Value, counter, gauge};
-use crate::latency::Latency;
 use crate::sink::{SinkState, Totals};
+use service::latency::Latency;
+use service::metrics::family::{Family, Kind, Value, counter, gauge};
 
 /// Quantiles of the daemon's own times.
 const QUANTILES: [f64; 4] = [0.5, 0.9, 0.99, 0.999];

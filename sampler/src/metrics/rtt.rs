@@ -8,7 +8,7 @@
 
 use sampler_event::{Histogram, Layout};
 
-use super::family::Buckets;
+use service::metrics::family::Buckets;
 
 /// 2^4 native buckets per octave.
 const SCHEMA: i32 = 4;

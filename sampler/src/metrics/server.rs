@@ -16,7 +16,9 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-use super::{Registry, protobuf, text};
+use service::metrics::{protobuf, text};
+
+use super::Registry;
 
 /// Why there is no endpoint.
 #[derive(Debug, thiserror::Error)]

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 
 use sampler_event::{Histogram, Layout, StreamWindow, codec};
 
-use super::family::{Family, Kind, Value};
 use super::fields::{COUNTERS, GAUGES};
 use super::rtt;
 use crate::sink::Loss;
+use service::metrics::family::{Family, Kind, Value};
 
 const RTT: &str = "flowvitals_stream_rtt_seconds";
 const RTT_HELP: &str = "Round-trip samples of sampled flows, as the kernel took them.";

@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::record::Record;
-use crate::latency::Latency;
+use service::latency::Latency;
 
 /// Streams told apart.
 const MAX_STREAMS: usize = 4096;

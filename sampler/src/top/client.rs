@@ -11,7 +11,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
-use crate::metrics::{ParseError, Parsed, parse};
+use service::metrics::{ParseError, Parsed, parse};
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(5);

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 pub use client::{Endpoint, TopError};
 
 use self::rates::{moved_on, node_line, rows};
-use crate::metrics::Parsed;
+use service::metrics::Parsed;
 
 /// Where a sampler listens unless it is told otherwise.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:9740/metrics";

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::metrics::{Parsed, ParsedSample};
+use service::metrics::{Parsed, ParsedSample};
 
 /// A stream between two scrapes.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -237,7 +237,7 @@ pub fn node_line(before: &Parsed, now: &Parsed) -> NodeLine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::parse;
+    use service::metrics::parse;
 
     fn scrape(end_s: u64, times: u64) -> Parsed {
         let text = format!(

@@ -16,7 +16,8 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
 };
-use sampler::{exit, kernel::cgroup, kernel::load::CAPABILITIES};
+use sampler::{kernel::cgroup, kernel::load::CAPABILITIES};
+use service::exit;
 
 use crate::harness::{PATIENCE, turn};
 

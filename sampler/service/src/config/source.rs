@@ -40,7 +40,7 @@ impl Source {
     }
 
     /// Line and column of a byte; a byte past the end is the end.
-    pub(super) fn place(&self, byte: usize) -> Place {
+    pub fn place(&self, byte: usize) -> Place {
         let mut end = byte.min(self.text.len());
         while !self.text.is_char_boundary(end) {
             end -= 1;

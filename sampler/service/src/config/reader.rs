@@ -14,13 +14,13 @@ use super::error::{Findings, Place, Wrong};
 use super::source::Source;
 
 /// Entries of one list; prefixes and port ranges say more in fewer.
-pub(super) const MAX_ITEMS: usize = 1024;
+pub const MAX_ITEMS: usize = 1024;
 
 /// Result of parsing one value.
-pub(super) type Parsed<T> = Result<T, Wrong>;
+pub type Parsed<T> = Result<T, Wrong>;
 
 /// A table that is being read.
-pub(super) struct Section<'a> {
+pub struct Section<'a> {
     source: &'a Source,
     table: &'a DeTable<'a>,
     path: &'static str,
@@ -30,7 +30,7 @@ pub(super) struct Section<'a> {
 
 impl<'a> Section<'a> {
     /// The table `path` (empty: the whole file) that lies at `place`.
-    pub(super) fn new(
+    pub fn new(
         source: &'a Source,
         table: &'a DeTable<'a>,
         path: &'static str,
@@ -46,17 +46,17 @@ impl<'a> Section<'a> {
     }
 
     /// Where the table begins.
-    pub(super) fn place(&self) -> Place {
+    pub fn place(&self) -> Place {
         self.source.place(self.place.start)
     }
 
     /// Where a value of this section is.
-    pub(super) fn place_of<T>(&self, value: &Spanned<T>) -> Place {
+    pub fn place_of<T>(&self, value: &Spanned<T>) -> Place {
         self.source.place(value.span().start)
     }
 
     /// The full name of an option.
-    pub(super) fn name(&self, key: &str) -> String {
+    pub fn name(&self, key: &str) -> String {
         match self.path {
             "" => key.to_owned(),
             path => format!("{path}.{key}"),
@@ -64,7 +64,7 @@ impl<'a> Section<'a> {
     }
 
     /// The raw value of an option, if it is set.
-    pub(super) fn value(&mut self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
+    pub fn value(&mut self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
         if !self.known.contains(&key) {
             self.known.push(key);
         }
@@ -72,7 +72,7 @@ impl<'a> Section<'a> {
     }
 
     /// An option that may be absent.
-    pub(super) fn optional<T>(
+    pub fn optional<T>(
         &mut self,
         findings: &mut Findings,
         key: &'static str,
@@ -89,7 +89,7 @@ impl<'a> Section<'a> {
     }
 
     /// An option with a default.
-    pub(super) fn or<T>(
+    pub fn or<T>(
         &mut self,
         findings: &mut Findings,
         key: &'static str,
@@ -100,7 +100,7 @@ impl<'a> Section<'a> {
     }
 
     /// A list; every item has its place. Absent: empty.
-    pub(super) fn list<T>(
+    pub fn list<T>(
         &mut self,
         findings: &mut Findings,
         key: &'static str,
@@ -135,7 +135,7 @@ impl<'a> Section<'a> {
     }
 
     /// A table inside this one; absent or of another type: none.
-    pub(super) fn table(
+    pub fn table(
         &mut self,
         findings: &mut Findings,
         key: &'static str,
@@ -153,11 +153,7 @@ impl<'a> Section<'a> {
     }
 
     /// A list of tables, as `[[key]]` writes it.
-    pub(super) fn tables(
-        &mut self,
-        findings: &mut Findings,
-        key: &'static str,
-    ) -> Vec<Section<'a>> {
+    pub fn tables(&mut self, findings: &mut Findings, key: &'static str) -> Vec<Section<'a>> {
         let Some(value) = self.value(key) else {
             return Vec::new();
         };
@@ -185,7 +181,7 @@ impl<'a> Section<'a> {
     }
 
     /// Free-form entries of this section: nothing in it is unknown.
-    pub(super) fn entries(self) -> impl Iterator<Item = (Place, &'a str, Place, &'a DeValue<'a>)> {
+    pub fn entries(self) -> impl Iterator<Item = (Place, &'a str, Place, &'a DeValue<'a>)> {
         self.table.iter().map(move |(key, value)| {
             let (key_at, value_at) = (key.span().start, value.span().start);
             let name: &'a str = key.get_ref();
@@ -199,7 +195,7 @@ impl<'a> Section<'a> {
     }
 
     /// An option whose presence alone is an error; [`Self::end`] must know of it as well.
-    pub(super) fn refuse(&self, findings: &mut Findings, key: &str, message: &str) {
+    pub fn refuse(&self, findings: &mut Findings, key: &str, message: &str) {
         if let Some((found, _)) = self.table.get_key_value(key) {
             let place = self.source.place(found.span().start);
             findings.error(place, &self.name(key), Wrong::new(message, ""));
@@ -207,7 +203,7 @@ impl<'a> Section<'a> {
     }
 
     /// Ends the section: what was not asked for is an error. `refused` were reported already.
-    pub(super) fn end(self, findings: &mut Findings, refused: &[&str]) {
+    pub fn end(self, findings: &mut Findings, refused: &[&str]) {
         for (key, _) in self.table.iter() {
             let name: &str = key.get_ref();
             if self.known.contains(&name) || refused.contains(&name) {
@@ -232,19 +228,20 @@ fn wrong_type(value: &Spanned<DeValue<'_>>, allowed: &str) -> Wrong {
     type_error(value.get_ref(), allowed)
 }
 
-pub(super) fn type_error(value: &DeValue<'_>, allowed: &str) -> Wrong {
+/// A value of another type than `allowed` says.
+pub fn type_error(value: &DeValue<'_>, allowed: &str) -> Wrong {
     Wrong::new(format!("is of type {}", value.type_str()), allowed)
 }
 
 /// A text.
-pub(super) fn text<'v>(value: &'v DeValue<'_>) -> Parsed<&'v str> {
+pub fn text<'v>(value: &'v DeValue<'_>) -> Parsed<&'v str> {
     value
         .as_str()
         .ok_or_else(|| type_error(value, "a text in quotes"))
 }
 
 /// A whole number in a range.
-pub(super) fn whole(value: &DeValue<'_>, range: RangeInclusive<u64>) -> Parsed<u64> {
+pub fn whole(value: &DeValue<'_>, range: RangeInclusive<u64>) -> Parsed<u64> {
     let allowed = || format!("a whole number from {} to {}", range.start(), range.end());
     let Some(integer) = value.as_integer() else {
         return Err(type_error(value, &allowed()));
@@ -256,7 +253,7 @@ pub(super) fn whole(value: &DeValue<'_>, range: RangeInclusive<u64>) -> Parsed<u
 }
 
 /// One of a few whole numbers.
-pub(super) fn one_of(value: &DeValue<'_>, choices: &[u64]) -> Parsed<u64> {
+pub fn one_of(value: &DeValue<'_>, choices: &[u64]) -> Parsed<u64> {
     let allowed = choices
         .iter()
         .map(u64::to_string)
@@ -269,7 +266,7 @@ pub(super) fn one_of(value: &DeValue<'_>, choices: &[u64]) -> Parsed<u64> {
 }
 
 /// A number that may have a fraction.
-pub(super) fn number(value: &DeValue<'_>, allowed: &str) -> Parsed<f64> {
+pub fn number(value: &DeValue<'_>, allowed: &str) -> Parsed<f64> {
     let parsed = match value {
         DeValue::Float(float) => float.as_str().parse().ok(),
         DeValue::Integer(_) => whole(value, 0..=u64::MAX).ok().map(|whole| whole as f64),
@@ -281,7 +278,7 @@ pub(super) fn number(value: &DeValue<'_>, allowed: &str) -> Parsed<f64> {
 }
 
 /// A value as it stands in a message.
-pub(super) fn shown(value: &DeValue<'_>) -> String {
+pub fn shown(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) => format!("`{text}`"),
         DeValue::Integer(integer) => integer.to_string(),

@@ -115,13 +115,16 @@ impl fmt::Display for ConfigErrors {
 
 /// Findings gathered while a configuration is read.
 #[derive(Debug, Default)]
-pub(super) struct Findings {
-    pub(super) errors: Vec<ConfigError>,
-    pub(super) warnings: Vec<ConfigWarning>,
+pub struct Findings {
+    /// What is wrong.
+    pub errors: Vec<ConfigError>,
+    /// What is odd.
+    pub warnings: Vec<ConfigWarning>,
 }
 
 impl Findings {
-    pub(super) fn error(&mut self, place: Place, option: &str, wrong: Wrong) {
+    /// Notes a wrong value.
+    pub fn error(&mut self, place: Place, option: &str, wrong: Wrong) {
         self.errors.push(ConfigError {
             place,
             option: option.to_owned(),
@@ -130,7 +133,8 @@ impl Findings {
         });
     }
 
-    pub(super) fn warn(&mut self, place: Place, option: &str, message: String) {
+    /// Notes an odd one.
+    pub fn warn(&mut self, place: Place, option: &str, message: String) {
         self.warnings.push(ConfigWarning {
             place,
             option: option.to_owned(),
@@ -150,7 +154,8 @@ pub struct Wrong {
 }
 
 impl Wrong {
-    pub(crate) fn new(message: impl Into<String>, allowed: impl Into<String>) -> Self {
+    /// What is wrong, and what would be right.
+    pub fn new(message: impl Into<String>, allowed: impl Into<String>) -> Self {
         Self {
             message: message.into(),
             allowed: allowed.into(),
@@ -159,7 +164,7 @@ impl Wrong {
 }
 
 /// A finding about a file as a whole.
-pub(super) fn file_error(file: &Path, option: &str, message: String, allowed: &str) -> ConfigError {
+pub fn file_error(file: &Path, option: &str, message: String, allowed: &str) -> ConfigError {
     ConfigError {
         place: Place::whole(file),
         option: option.to_owned(),

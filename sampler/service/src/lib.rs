@@ -1,0 +1,15 @@
+//! What every daemon of ours needs, whatever it does.
+//!
+//! | module | is |
+//! |---|---|
+//! | [`config`] | TOML read option by option: every error with file, line and column, all in one go |
+//! | [`exit`] | exit statuses |
+//! | [`latency`] | distribution of the daemon's own times |
+//! | [`metrics`] | Prometheus exposition, text and protobuf |
+//! | [`notify`] | word to the service manager |
+
+pub mod config;
+pub mod exit;
+pub mod latency;
+pub mod metrics;
+pub mod notify;
