@@ -60,6 +60,7 @@ fn filled(series: StreamSeries) -> Arc<Registry> {
         streams: vec![StreamState {
             stream: "news".into(),
             silent: true,
+            degraded: "its cgroup is not there".into(),
             flows_open: 5,
             ..Default::default()
         }],
@@ -247,6 +248,7 @@ async fn values_are_those_that_were_observed() {
     assert_eq!(fast.map(|sample| sample.value), Some(12.0));
     for (name, expected) in [
         ("flowvitals_window_edges_total", 3.0),
+        ("flowvitals_streams_degraded", 1.0),
         ("flowvitals_events_produced_total", 9.0),
         ("flowvitals_sink_waiting_events", 9.0),
         ("flowvitals_netns_tcp_retransmitted_segments_total", 12.0),

@@ -52,6 +52,8 @@ pub struct NodeStatus {
 /// Families of the window stage, the configuration and the process.
 pub fn status_families(status: &NodeStatus) -> Vec<Family> {
     let beat = &status.heartbeat;
+    let degraded = beat.streams.iter().filter(|s| !s.degraded.is_empty());
+    let degraded = degraded.count();
     let build = [
         ("version", env!("CARGO_PKG_VERSION")),
         ("kernel_mode", beat.kernel_mode.as_str()),
@@ -139,6 +141,11 @@ pub fn status_families(status: &NodeStatus) -> Vec<Family> {
             "flowvitals_flows_unhooked",
             "Sampled flows whose callback flags another program took away.",
             beat.flows_unhooked as f64,
+        ),
+        gauge(
+            "flowvitals_streams_degraded",
+            "Streams that are not sampled as configured; the log and the heartbeat say why.",
+            degraded as f64,
         ),
         gauge(
             "flowvitals_clock_synchronised",

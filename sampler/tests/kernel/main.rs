@@ -15,6 +15,7 @@ mod lives;
 mod others;
 mod reload;
 mod rtt;
+mod rules;
 mod sampling;
 mod size;
 mod stalls;

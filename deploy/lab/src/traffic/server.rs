@@ -57,6 +57,8 @@ pub struct Listen {
     pub send_buffer_bytes: Option<usize>,
     /// Takes data in the SYN; also needs the sysctl `net.ipv4.tcp_fastopen`.
     pub fast_open: bool,
+    /// Mark of its packets (SO_MARK), of every connection's too.
+    pub mark: Option<u32>,
 }
 
 impl Listen {
@@ -70,6 +72,7 @@ impl Listen {
             pacing_bytes_per_s: None,
             send_buffer_bytes: None,
             fast_open: false,
+            mark: None,
         }
     }
 

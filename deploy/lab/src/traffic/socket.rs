@@ -49,7 +49,7 @@ pub(super) fn listener(options: &Listen) -> io::Result<TcpListener> {
     if let Some(bytes) = options.send_buffer_bytes {
         setsockopt(&fd, sockopt::SndBuf, &bytes)?;
     }
-    // Accepted sockets inherit these three.
+    // Accepted sockets inherit these.
     setsockopt(
         &fd,
         sockopt::TcpCongestion,
@@ -57,6 +57,9 @@ pub(super) fn listener(options: &Listen) -> io::Result<TcpListener> {
     )?;
     if let Some(rate) = options.pacing_bytes_per_s {
         set_u32(&fd, libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, rate)?;
+    }
+    if let Some(mark) = options.mark {
+        setsockopt(&fd, sockopt::Mark, &mark)?;
     }
     if options.fast_open {
         set_u32(&fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, 1_024)?;
