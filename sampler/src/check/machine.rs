@@ -10,6 +10,7 @@ use nix::unistd::{AccessFlags, access, geteuid};
 
 use crate::config::key::{Key, KeyError};
 use crate::config::{Config, ConfigError, ConfigWarning};
+use crate::daemon::{kafka_error, kafka_settings};
 use crate::kernel::cgroup::{cgroup_id, cgroup2_mount};
 
 /// What was found.
@@ -27,6 +28,7 @@ pub(super) struct Report {
 pub(super) fn look(config: &Config) -> Report {
     let mut report = Report::default();
     look_at_key(config, &mut report);
+    look_at_kafka(config, &mut report);
     look_at_cgroups(config, &mut report);
     look_at_port(config, &mut report);
     look_at_state(config, &mut report);
@@ -54,6 +56,14 @@ fn look_at_key(config: &Config, report: &mut Report) {
             message: error.to_string(),
             allowed: "a directory of the service's user".to_owned(),
         }),
+    }
+}
+
+fn look_at_kafka(config: &Config, report: &mut Report) {
+    if let Some(settings) = kafka_settings(config)
+        && let Err(error) = settings.validate()
+    {
+        report.errors.push(kafka_error(config, error));
     }
 }
 

@@ -143,7 +143,7 @@ fn read_main(
         config.window = Window::read(window, &config.sampling, findings);
     }
     if let Some(kafka) = section.table(findings, "kafka", "kafka") {
-        config.kafka = Kafka::read(kafka, findings);
+        (config.kafka, config.places.kafka_properties) = Kafka::read(kafka, findings);
     }
     if let Some(mut state) = section.table(findings, "state", "state") {
         config.places.state_directory = state.value("directory").map(|value| state.place_of(value));

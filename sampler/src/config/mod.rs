@@ -20,6 +20,7 @@ mod sections;
 pub mod source;
 mod stream;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use diff::{Change, diff};
@@ -80,6 +81,8 @@ pub struct NodePlaces {
     pub state_directory: Option<Place>,
     /// `metrics.listen`
     pub metrics_listen: Option<Place>,
+    /// `kafka.properties`, by name.
+    pub kafka_properties: BTreeMap<String, Place>,
 }
 
 /// Name of the site when none is given.

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 use toml::de::DeValue;
 
-use super::error::{Findings, Wrong};
+use super::error::{Findings, Place, Wrong};
 use super::names;
 use super::reader::{Parsed, Section, shown, text};
 
@@ -45,19 +45,24 @@ impl fmt::Debug for Kafka {
 }
 
 impl Kafka {
-    pub(super) fn read(mut section: Section<'_>, findings: &mut Findings) -> Self {
+    /// It, and where its properties stand.
+    pub(super) fn read(
+        mut section: Section<'_>,
+        findings: &mut Findings,
+    ) -> (Self, BTreeMap<String, Place>) {
         let brokers = section.list(findings, "brokers", broker);
         let topic = section.or(findings, "topic", Self::default().topic, topic);
-        let properties = section
+        let (properties, places) = section
             .table(findings, "properties", "kafka.properties")
             .map(|properties| read_properties(properties, findings))
             .unwrap_or_default();
         section.end(findings, &[]);
-        Self {
+        let kafka = Self {
             brokers: brokers.into_iter().map(|(_, broker)| broker).collect(),
             topic,
             properties,
-        }
+        };
+        (kafka, places)
     }
 }
 
@@ -85,8 +90,12 @@ fn topic(value: &DeValue<'_>) -> Parsed<String> {
     })
 }
 
-fn read_properties(section: Section<'_>, findings: &mut Findings) -> BTreeMap<String, String> {
+fn read_properties(
+    section: Section<'_>,
+    findings: &mut Findings,
+) -> (BTreeMap<String, String>, BTreeMap<String, Place>) {
     let mut properties = BTreeMap::new();
+    let mut places = BTreeMap::new();
     for (key_place, key, value_place, value) in section.entries() {
         let option = format!("kafka.properties.{key}");
         if matches!(key, "bootstrap.servers" | "metadata.broker.list") {
@@ -100,7 +109,10 @@ fn read_properties(section: Section<'_>, findings: &mut Findings) -> BTreeMap<St
             _ => None,
         };
         match text {
-            Some(text) => drop(properties.insert(key.to_owned(), text)),
+            Some(text) => {
+                properties.insert(key.to_owned(), text);
+                places.insert(key.to_owned(), key_place);
+            }
             None => {
                 let message = format!("is of type {}", value.type_str());
                 let allowed = "a text, number or boolean; names with dots in quotes";
@@ -108,7 +120,7 @@ fn read_properties(section: Section<'_>, findings: &mut Findings) -> BTreeMap<St
             }
         }
     }
-    properties
+    (properties, places)
 }
 
 /// Which streams get Prometheus series of their own.

@@ -13,8 +13,8 @@ mod pipeline;
 mod prepare;
 mod time;
 
-pub(crate) use prepare::kafka_settings;
 pub use prepare::{Failure, Mode, Prepared, prepare};
+pub(crate) use prepare::{kafka_error, kafka_settings};
 
 pub use dry_run::dry_run;
 pub use pipeline::run;

@@ -9,10 +9,10 @@ use ebpf_abi::hash::key_from_bytes;
 
 use super::{life::Life, node::Node, time};
 use crate::{
-    config::{Config, ConfigErrors, key::Key},
+    config::{Config, ConfigError, ConfigErrors, key::Key},
     exit,
     kernel::{cgroup, load, load::KernelError, memory::Size, probe::Probe},
-    sink::{KafkaSettings, Topics},
+    sink::{KafkaError, KafkaSettings, Topics},
     stage::{Stage, window::Identity},
 };
 
@@ -91,6 +91,43 @@ pub(crate) fn kafka_settings(config: &Config) -> Option<KafkaSettings> {
     })
 }
 
+/// What is wrong with the Kafka settings of a configuration, and where.
+pub(crate) fn kafka_error(config: &Config, error: KafkaError) -> ConfigError {
+    let (property, message, allowed) = match error {
+        KafkaError::Property { property, message } => (Some(property), message, ""),
+        KafkaError::Protected {
+            property,
+            reason,
+            allowed,
+        } => (Some(property), reason.to_owned(), allowed),
+        KafkaError::Conflict(message) => (None, message, ""),
+    };
+    let place = property
+        .as_ref()
+        .and_then(|property| config.places.kafka_properties.get(property));
+    ConfigError {
+        place: config.place_or_file(&place.cloned()),
+        option: match property {
+            Some(property) => format!("kafka.properties.{property}"),
+            None => "kafka".to_owned(),
+        },
+        message,
+        allowed: allowed.to_owned(),
+    }
+}
+
+/// The state directory cannot be used.
+fn no_state(config: &Config, error: std::io::Error) -> Failure {
+    let place = config.place_or_file(&config.places.state_directory);
+    let directory = config.state.directory.display();
+    Failure::new(
+        exit::CONFIG,
+        format!(
+            "{place}: state.directory: {directory}: {error} (allowed: a directory that this user may write)"
+        ),
+    )
+}
+
 fn listen(config: &Config) -> Result<TcpListener, Failure> {
     let address = config.metrics.listen;
     let listener = TcpListener::bind(address).map_err(|error| {
@@ -114,7 +151,9 @@ pub fn prepare(config: Config, mode: Mode, dry_run: bool) -> Result<Prepared, Fa
     let ad_hoc = matches!(mode, Mode::AdHoc);
     if let Some(settings) = kafka_settings(&config) {
         // A property that librdkafka does not take is seen now rather than in the sink.
-        crate::sink::client_config(&settings).map_err(|e| Failure::new(exit::CONFIG, e))?;
+        settings
+            .validate()
+            .map_err(|e| Failure::new(exit::CONFIG, kafka_error(&config, e)))?;
     }
     let missing = load::missing_capabilities();
     if !missing.is_empty() {
@@ -129,10 +168,7 @@ pub fn prepare(config: Config, mode: Mode, dry_run: bool) -> Result<Prepared, Fa
         (key.bytes, key.id(), Life::unrecorded())
     } else {
         let state = &config.state.directory;
-        std::fs::create_dir_all(state).map_err(|error| {
-            let text = format!("state.directory: {}: {error}", state.display());
-            Failure::new(exit::CONFIG, text)
-        })?;
+        std::fs::create_dir_all(state).map_err(|error| no_state(&config, error))?;
         let key = config
             .sampling_key()
             .resolve()
@@ -140,10 +176,7 @@ pub fn prepare(config: Config, mode: Mode, dry_run: bool) -> Result<Prepared, Fa
         if let Some(warning) = &key.warning {
             tracing::warn!("sampling key: {warning}");
         }
-        let life = Life::begin(state).map_err(|error| {
-            let text = format!("state.directory: {}: {error}", state.display());
-            Failure::new(exit::CONFIG, text)
-        })?;
+        let life = Life::begin(state).map_err(|error| no_state(&config, error))?;
         (key.bytes, key.id(), life)
     };
     let listener = if ad_hoc || dry_run {

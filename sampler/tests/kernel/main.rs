@@ -1,10 +1,11 @@
 //! The sampler on the real kernel: the built binary, real sockets, the kernel's own counters.
 //!
-//! Needs root and BPF. Without them each test says so and passes, except where
+//! Most need root and BPF. Without them each of these says so and passes, except where
 //! `FLOWVITALS_REQUIRE_KERNEL` is set (as in CI): there it fails.
 
 mod bounds;
 mod exact;
+mod exits;
 mod foreign;
 mod hammer;
 mod handshakes;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError as ClientError;
+use rdkafka::producer::BaseProducer;
 
 use crate::sink::record::Kind;
 
@@ -62,6 +63,17 @@ pub struct KafkaSettings {
     pub properties: BTreeMap<String, String>,
     /// How long the sink may take to empty itself when the daemon stops.
     pub flush_timeout: Duration,
+}
+
+impl KafkaSettings {
+    /// All that librdkafka has against the settings, without a word to a broker.
+    pub fn validate(&self) -> Result<(), KafkaError> {
+        let mut config = client_config(self)?;
+        // A producer connects to its brokers as soon as it is made.
+        config.remove("bootstrap.servers");
+        let _producer: BaseProducer = config.create()?;
+        Ok(())
+    }
 }
 
 /// Why there is no producer.
