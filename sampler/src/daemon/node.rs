@@ -30,6 +30,8 @@ use crate::{
 const KERNEL_MODE: &str = "no_pickup";
 /// Cgroups that a rule names are looked for this often, ms.
 const CGROUP_INTERVAL_US: u64 = 5_000_000;
+/// Flows without callbacks are folded this often: it asks every socket of the namespace.
+const UNHOOKED_INTERVAL_US: u64 = 5_000_000;
 
 /// The node.
 pub(super) struct Node {
@@ -40,6 +42,8 @@ pub(super) struct Node {
     cgroups: BTreeMap<String, Option<u64>>,
     cgroups_at_us: u64,
     next_walk_us: u64,
+    /// 0: no flow without callbacks was met yet.
+    next_unhooked_us: u64,
     records: Vec<WalkRecord>,
     lost_reads: u64,
     release: String,
@@ -63,6 +67,7 @@ impl Node {
             cgroups: BTreeMap::new(),
             cgroups_at_us: 0,
             next_walk_us: 0,
+            next_unhooked_us: 0,
             records: Vec::new(),
             lost_reads: 0,
             release: load::kernel_release(),
@@ -236,6 +241,23 @@ impl Node {
         }
     }
 
+    /// Folds flows whose callbacks another program took away: nothing else does while they live.
+    fn fold_unhooked(&mut self, now: Now) {
+        let flows = self.stage.ledger().flows_unhooked;
+        if flows == 0 || now.monotonic_us < self.next_unhooked_us {
+            return;
+        }
+        if self.next_unhooked_us == 0 {
+            tracing::warn!(
+                flows,
+                "another sock_ops program took our callbacks away: such flows are folded every 5 s, \
+                 their stalls, RTT and ends are not seen"
+            );
+        }
+        self.next_unhooked_us = now.monotonic_us + UNHOOKED_INTERVAL_US;
+        self.fold();
+    }
+
     fn walk_if_due(&mut self, now: Now) {
         if now.monotonic_us + self.walk_slack_us() < self.next_walk_us {
             return;
@@ -287,6 +309,7 @@ impl Node {
             }
             self.mark_degraded();
         }
+        self.fold_unhooked(now);
         let outside = self.outside(ledger);
         let begin = time::monotonic();
         let max_flows = self.config.sampling.max_sampled_flows;
