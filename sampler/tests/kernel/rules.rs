@@ -4,7 +4,7 @@ use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use lab::{
-    counters,
+    clock, counters,
     network::{Network, Options},
     traffic::{
         self,
@@ -152,8 +152,9 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // Fails only after a panic within: then the process is still in it.
-        let _ = fs::remove_dir(&self.0);
+        // A child that another test started meanwhile may still be in it. In vain only after a
+        // panic within: then this process is.
+        clock::wait_until(Duration::from_secs(5), || fs::remove_dir(&self.0).is_ok());
     }
 }
 
