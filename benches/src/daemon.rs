@@ -14,6 +14,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use lab::{
     clock,
+    kafka::{self, Cluster, topics},
     network::{Network, Options},
     traffic::{
         plan::Plan,
@@ -45,7 +46,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(network: &Network, folder: &Path) -> Result<Self> {
+    fn start(network: &Network, folder: &Path, brokers: &[String]) -> Result<Self> {
         let program = std::env::current_exe()?.with_file_name("flowvitals-sampler");
         ensure!(
             program.exists(),
@@ -53,7 +54,7 @@ impl Daemon {
             program.display()
         );
         let file = folder.join("sampler.toml");
-        fs::write(&file, config(network, folder)?)?;
+        fs::write(&file, config(network, folder, brokers)?)?;
         let log = folder.join("log");
         let process = network
             .server()
@@ -147,9 +148,9 @@ fn servers(network: &Network) -> Vec<SocketAddr> {
         .collect()
 }
 
-fn config(network: &Network, folder: &Path) -> Result<String> {
+fn config(network: &Network, folder: &Path, brokers: &[String]) -> Result<String> {
     let mut text = format!(
-        "node = \"edge-07\"\n[sampling]\nrate = 1.0\n[state]\ndirectory = \"{}\"\n",
+        "node = \"edge-07\"\n[sampling]\nrate = 1.0\n[state]\ndirectory = \"{}\"\n[kafka]\nbrokers = {brokers:?}\n",
         folder.join("state").display()
     );
     for (n, server) in servers(network).iter().enumerate() {
@@ -164,16 +165,14 @@ fn config(network: &Network, folder: &Path) -> Result<String> {
 
 /// Prints the tables.
 pub fn run() -> Result<()> {
-    let folder = tempfile::tempdir()?;
     let network = Network::new(Options::default())?;
-    let daemon = Daemon::start(&network, folder.path())?;
     println!(
-        "{STREAMS} streams, {PULSED_STREAMS} with pulses of 100 ms; JSON lines to nowhere; {} s each",
+        "{STREAMS} streams, {PULSED_STREAMS} with pulses of 100 ms; {} s each",
         MEASURED.as_secs()
     );
     println!(
-        "{:<24} {:>14} {:>9} {:>13} {:>14} {:>10} {:>20}",
-        "flows",
+        "{:<28} {:>11} {:>9} {:>12} {:>14} {:>10} {:>17}",
+        "",
         "% of a core",
         "RSS MiB",
         "mapped maps",
@@ -181,37 +180,58 @@ pub fn run() -> Result<()> {
         "anonymous",
         "maps' memory MiB"
     );
-    measure("none", &daemon)?;
-    let servers = servers(&network);
-    let listens: Vec<_> = servers.iter().copied().map(Listen::new).collect();
-    let edge = Server::start(network.server(), &listens)?;
-    let mut plan = Plan::new("open", FLOWS, servers).asking(100, SEGMENT_BYTES, PAUSE);
-    plan.start_spread = PAUSE;
-    let players = setup::players(&network, plan)?;
-    let came = clock::wait_until(PATIENCE, || edge.open() >= FLOWS);
-    ensure!(came, "only {} of {FLOWS} flows came", edge.open());
-    // One window more, so that every flow has been in one.
-    std::thread::sleep(Duration::from_secs(2));
-    measure(&format!("{FLOWS} open, playing"), &daemon)?;
-    players.stop()?;
-    edge.stop()?;
-    for (name, cpus) in [("this machine", None), ("128 CPUs", Some(128))] {
-        let cpus = cpus.map_or_else(
-            || std::thread::available_parallelism().map(|n| n.get() as u32),
-            Ok,
-        )?;
-        print_memory(name, &Size::new(STREAMS.into(), cpus));
+    measure("JSON lines", &network, &[])?;
+    // It takes Java and Maven, which not every machine has that can be measured.
+    match broker(&network) {
+        Ok(cluster) => measure("Kafka", &network, &cluster.broker_list())?,
+        Err(error) => println!("Kafka: not measured: {error:#}"),
+    }
+    let here = std::thread::available_parallelism()?.get() as u32;
+    for cpus in [here, 128] {
+        print_memory(cpus);
     }
     Ok(())
 }
 
-fn measure(name: &str, daemon: &Daemon) -> Result<()> {
+/// A broker with our topics.
+fn broker(network: &Network) -> Result<Cluster> {
+    let cluster = Cluster::start(&kafka::Options::default(), Some(network.server()))?;
+    let declared = topics::read(&kafka::declared_topics())?;
+    let brokers = cluster.brokers();
+    network
+        .server()
+        .run_in(|| topics::apply(&brokers, &declared))??;
+    Ok(cluster)
+}
+
+/// The daemon by itself, then with all flows.
+fn measure(sink: &str, network: &Network, brokers: &[String]) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let daemon = Daemon::start(network, folder.path(), brokers)?;
+    print_use(&format!("{sink}, no flow"), &daemon)?;
+    let servers = servers(network);
+    let listens: Vec<_> = servers.iter().copied().map(Listen::new).collect();
+    let edge = Server::start(network.server(), &listens)?;
+    let mut plan = Plan::new("open", FLOWS, servers).asking(100, SEGMENT_BYTES, PAUSE);
+    plan.start_spread = PAUSE;
+    let players = setup::players(network, plan)?;
+    let came = clock::wait_until(PATIENCE, || edge.open() >= FLOWS);
+    ensure!(came, "only {} of {FLOWS} flows came", edge.open());
+    // One window more, so that every flow has been in one.
+    std::thread::sleep(Duration::from_secs(2));
+    print_use(&format!("{sink}, {FLOWS} flows play"), &daemon)?;
+    players.stop()?;
+    edge.stop()?;
+    Ok(())
+}
+
+fn print_use(name: &str, daemon: &Daemon) -> Result<()> {
     let (begin, before) = (Instant::now(), daemon.cpu()?);
     std::thread::sleep(MEASURED);
     let cpu = daemon.cpu()? - before;
     let (rss, mapped) = (daemon.status_mib("VmRSS")?, daemon.mapped_mib()?);
     println!(
-        "{name:<24} {:>14.2} {rss:>9.1} {mapped:>13.1} {:>14.1} {:>10.1} {:>20.1}",
+        "{name:<28} {:>11.2} {rss:>9.1} {mapped:>12.1} {:>14.1} {:>10.1} {:>17.1}",
         cpu.as_secs_f64() / begin.elapsed().as_secs_f64() * 100.0,
         rss - mapped,
         daemon.status_mib("RssAnon")?,
@@ -220,15 +240,15 @@ fn measure(name: &str, daemon: &Daemon) -> Result<()> {
     Ok(())
 }
 
-fn print_memory(name: &str, size: &Size) {
+fn print_memory(cpus: u32) {
     let KernelMemory {
         rules_bytes,
         cells_bytes,
         flows_bytes,
-    } = size.memory(FLOWS as u32);
+    } = Size::new(STREAMS.into(), cpus).memory(FLOWS as u32);
     let mib = |bytes: u64| bytes as f64 / MIB;
     println!(
-        "kernel memory by its layout, {STREAMS} streams, {name}: rules {:.1} + cells {:.1} = {:.1} MiB, {FLOWS} flows {:.1} MiB",
+        "kernel memory computed for {cpus} CPUs: rules {:.1} + cells {:.1} = {:.1} MiB of maps, {FLOWS} flows {:.1} MiB more",
         mib(rules_bytes),
         mib(cells_bytes),
         mib(rules_bytes + cells_bytes),
