@@ -41,7 +41,7 @@ pub struct Demo {
 /// What to measure.
 #[derive(Args, Clone, Debug)]
 pub struct Bench {
-    /// program, connections, walk or all.
+    /// program, live, connections, bulk, walk, daemon, stage, event, coverage or all.
     #[arg(default_value = "all")]
     pub name: String,
 }

@@ -39,17 +39,7 @@ fn run() -> Result<bool> {
         Command::Ebpf(Ebpf::Build) => ebpf::build()?,
         Command::Ebpf(Ebpf::Verify) => ebpf::verify()?,
         Command::Test => return test::run(),
-        Command::Bench(bench) => {
-            let arguments = [
-                "run",
-                "--release",
-                "--package",
-                "benches",
-                "--",
-                &bench.name,
-            ];
-            process::run(process::cargo().args(arguments))?
-        }
+        Command::Bench(bench) => bench_of(&bench.name)?,
         Command::Demo(_) => {
             println!(
                 "The demo takes about a minute once everything is built (some minutes the first time). It makes two\n\
@@ -67,6 +57,34 @@ fn run() -> Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// Coverage of intervals is an example of the crate that computes them; the rest are benches.
+fn bench_of(name: &str) -> Result<()> {
+    if name != "coverage" {
+        let release = ["build", "--release", "--package"];
+        // One of them measures the daemon as an operator has it.
+        process::run(
+            process::cargo()
+                .args(release)
+                .args(["sampler", "--package", "benches"]),
+        )?;
+        let program = paths::target().join("release/benches");
+        process::run(std::process::Command::new(program).arg(name))?;
+    }
+    if matches!(name, "coverage" | "all") {
+        println!("\ncoverage of intervals");
+        let example = [
+            "run",
+            "--release",
+            "--package",
+            "sampler-event",
+            "--example",
+            "coverage",
+        ];
+        process::run(process::cargo().args(example))?;
+    }
+    Ok(())
 }
 
 /// Builds the program that speaks with Kafka and hands it our arguments, as root if it must be.

@@ -33,7 +33,11 @@ struct IterCreate {
     flags: u32,
 }
 
-fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<OwnedFd> {
+/// bpf(2) for a command that makes a descriptor; `attr` is the command's part of `union bpf_attr`.
+///
+/// # Errors
+/// What bpf(2) answers.
+pub fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<OwnedFd> {
     // SAFETY: `attr` is a prefix of `union bpf_attr` and its true size goes with it.
     let fd = unsafe {
         libc::syscall(

@@ -84,6 +84,25 @@ fn iterator(
         .map_err(|e| KernelError::refused(program, e))
 }
 
+fn sock_ops(ebpf: &mut Ebpf) -> Result<&mut SockOps, KernelError> {
+    ebpf.program_mut(name::PICK_AND_FOLD)
+        .and_then(|p| p.try_into().ok())
+        .ok_or(KernelError::Object(name::PICK_AND_FOLD))
+}
+
+/// Run time in ns and runs of a program since it was loaded; zeros unless
+/// `kernel.bpf_stats_enabled` is on.
+pub fn program_cost(program: impl AsFd) -> Option<(u64, u64)> {
+    use std::os::fd::AsRawFd as _;
+    let fd = program.as_fd().as_raw_fd();
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+    let number = |key: &str| {
+        let line = text.lines().find_map(|l| l.strip_prefix(key))?;
+        line.trim_start_matches(':').trim().parse::<u64>().ok()
+    };
+    Some((number("run_time_ns")?, number("run_cnt")?))
+}
+
 impl Probe {
     /// Loads everything. Nothing runs before [`Probe::attach`].
     ///
@@ -99,6 +118,9 @@ impl Probe {
             Some(name::FLOWS),
         )?;
         let fold = iterator(&mut ebpf, &btf, name::FOLD_OPEN, "tcp", None)?;
+        sock_ops(&mut ebpf)?
+            .load()
+            .map_err(|e| KernelError::refused("the sock_ops program", e))?;
         let cells = size.slots as usize * size.shards as usize;
         Ok(Self {
             size,
@@ -123,16 +145,8 @@ impl Probe {
     /// See [`KernelError`].
     pub fn attach(&mut self, cgroup: &Path) -> Result<(), KernelError> {
         let file = File::open(cgroup).map_err(|e| KernelError::refused("the cgroup", e))?;
-        let program: &mut SockOps = self
-            .ebpf
-            .program_mut(name::PICK_AND_FOLD)
-            .and_then(|p| p.try_into().ok())
-            .ok_or(KernelError::Object(name::PICK_AND_FOLD))?;
-        program
-            .load()
-            .map_err(|e| KernelError::refused("the sock_ops program", e))?;
         // With links (kernel 5.7 and later) `Single` still lets others attach beside us.
-        let link = program
+        let link = sock_ops(&mut self.ebpf)?
             .attach(file, CgroupAttachMode::Single)
             .map_err(|e| KernelError::refused("the attach to the cgroup", e))?;
         self.link = Some(link);
@@ -147,12 +161,7 @@ impl Probe {
         let Some(link) = self.link.take() else {
             return Ok(());
         };
-        let program: &mut SockOps = self
-            .ebpf
-            .program_mut(name::PICK_AND_FOLD)
-            .and_then(|p| p.try_into().ok())
-            .ok_or(KernelError::Object(name::PICK_AND_FOLD))?;
-        program
+        sock_ops(&mut self.ebpf)?
             .detach(link)
             .map_err(|e| KernelError::refused("the detach", e))
     }
@@ -162,18 +171,11 @@ impl Probe {
         self.size
     }
 
-    /// Run time in ns and runs of each program, by name, since they were loaded; zeros unless
-    /// `kernel.bpf_stats_enabled` is on.
+    /// [`program_cost`] of each program, by name.
     pub fn costs(&self) -> Vec<(String, u64, u64)> {
-        use std::os::fd::AsRawFd as _;
         let cost = |(name, program): (&'_ str, &aya::programs::Program)| {
-            let fd = program.fd().ok()?.as_fd().as_raw_fd();
-            let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-            let number = |key: &str| {
-                let line = text.lines().find_map(|l| l.strip_prefix(key))?;
-                line.trim_start_matches(':').trim().parse::<u64>().ok()
-            };
-            Some((name.to_owned(), number("run_time_ns")?, number("run_cnt")?))
+            let (run_ns, runs) = program_cost(program.fd().ok()?)?;
+            Some((name.to_owned(), run_ns, runs))
         };
         self.ebpf.programs().filter_map(cost).collect()
     }

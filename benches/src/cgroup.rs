@@ -1,0 +1,61 @@
+//! Cgroups of this bench. A socket belongs to the cgroup its process was in when it was made, and
+//! accepted connections to that of their listener: so one process can have servers in one cgroup
+//! and clients in another, and a program attached to the first sees the server's ends alone.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+
+/// A cgroup; removed when dropped.
+pub struct Cgroup {
+    mount: PathBuf,
+    path: PathBuf,
+}
+
+impl Cgroup {
+    /// Makes one at the root.
+    pub fn new(name: &str) -> Result<Self> {
+        let mount = sampler::kernel::cgroup::mount().context("no cgroup v2 file system")?;
+        let path = mount.join(format!("flowvitals-bench-{}-{name}", std::process::id()));
+        fs::create_dir(&path).with_context(|| path.display().to_string())?;
+        Ok(Self { mount, path })
+    }
+
+    /// Its folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the whole hierarchy is.
+    pub fn mount(&self) -> &Path {
+        &self.mount
+    }
+
+    /// Does `work` with the whole process in this cgroup.
+    pub fn within<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let before = fs::read_to_string("/proc/self/cgroup")?;
+        let before = before
+            .lines()
+            .find_map(|line| line.strip_prefix("0::/"))
+            .context("this process is in no cgroup v2")?;
+        enter(&self.path)?;
+        let outcome = work();
+        enter(&self.mount.join(before))?;
+        outcome
+    }
+}
+
+fn enter(path: &Path) -> Result<()> {
+    let file = path.join("cgroup.procs");
+    fs::write(&file, "0").with_context(|| file.display().to_string())
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // Empty, since `within` leaves it; an error would only leave an empty folder behind.
+        let _ = fs::remove_dir(&self.path);
+    }
+}
