@@ -68,52 +68,75 @@ fn hook(ops: *mut bpf_sock_ops, flags: u32) {
     }
 }
 
-/// Both ends of the flow. Every field of the context is read by itself and before any branch:
-/// otherwise the compiler joins loads through a moved pointer, which the verifier refuses
-/// ("dereference of modified ctx ptr").
+/// A handshake is complete. Each family has a copy of its own: knowing that an address is IPv4
+/// saves most of its comparisons and of its hash.
 #[inline(always)]
-fn tuple(ops: *mut bpf_sock_ops) -> FlowTuple {
+pub fn established(ops: *mut bpf_sock_ops) {
     // SAFETY: `ops` is the program's context.
-    unsafe {
-        let family = read_volatile(&raw const (*ops).family);
-        let local_port = read_volatile(&raw const (*ops).local_port) as u16;
-        // Network order, in the upper half of a word (Linux `bpf_sock_ops.remote_port`).
-        let remote_port = u32::from_be(read_volatile(&raw const (*ops).remote_port)) as u16;
-        let local4 = read_volatile(&raw const (*ops).local_ip4);
-        let remote4 = read_volatile(&raw const (*ops).remote_ip4);
-        let local6 = [
-            read_volatile(&raw const (*ops).local_ip6[0]),
-            read_volatile(&raw const (*ops).local_ip6[1]),
-            read_volatile(&raw const (*ops).local_ip6[2]),
-            read_volatile(&raw const (*ops).local_ip6[3]),
-        ];
-        let remote6 = [
-            read_volatile(&raw const (*ops).remote_ip6[0]),
-            read_volatile(&raw const (*ops).remote_ip6[1]),
-            read_volatile(&raw const (*ops).remote_ip6[2]),
-            read_volatile(&raw const (*ops).remote_ip6[3]),
-        ];
-        let (local, remote) = if family == AF_INET6 {
-            (Address::from_v6(local6), Address::from_v6(remote6))
-        } else {
-            (Address::from_v4(local4), Address::from_v4(remote4))
-        };
-        FlowTuple {
-            local,
-            remote,
-            local_port,
-            remote_port,
-        }
+    if unsafe { read_volatile(&raw const (*ops).family) } == AF_INET6 {
+        established_v6(ops);
+    } else {
+        established_v4(ops);
     }
 }
 
-/// A handshake is complete: counts the flow in its stream's population, and starts to follow it
-/// if it is in the sample. For a Fast Open child PASSIVE_ESTABLISHED comes with the SYN: then we
-/// only wait.
+/// Every field of the context is read by itself and before any branch: otherwise the compiler
+/// joins loads through a moved pointer, which the verifier refuses ("dereference of modified ctx
+/// ptr").
 #[inline(never)]
-pub fn established(ops: *mut bpf_sock_ops) {
-    let tuple = tuple(ops);
+fn established_v4(ops: *mut bpf_sock_ops) {
     // SAFETY: `ops` is the program's context.
+    let (local, remote) = unsafe {
+        (
+            read_volatile(&raw const (*ops).local_ip4),
+            read_volatile(&raw const (*ops).remote_ip4),
+        )
+    };
+    count(ops, Address::from_v4(local), Address::from_v4(remote));
+}
+
+/// As [`established_v4`].
+#[inline(never)]
+fn established_v6(ops: *mut bpf_sock_ops) {
+    // SAFETY: `ops` is the program's context.
+    let (local, remote) = unsafe {
+        (
+            [
+                read_volatile(&raw const (*ops).local_ip6[0]),
+                read_volatile(&raw const (*ops).local_ip6[1]),
+                read_volatile(&raw const (*ops).local_ip6[2]),
+                read_volatile(&raw const (*ops).local_ip6[3]),
+            ],
+            [
+                read_volatile(&raw const (*ops).remote_ip6[0]),
+                read_volatile(&raw const (*ops).remote_ip6[1]),
+                read_volatile(&raw const (*ops).remote_ip6[2]),
+                read_volatile(&raw const (*ops).remote_ip6[3]),
+            ],
+        )
+    };
+    count(ops, Address::from_v6(local), Address::from_v6(remote));
+}
+
+/// Counts the flow in its stream's population, and starts to follow it if it is in the sample.
+/// For a Fast Open child PASSIVE_ESTABLISHED comes with the SYN: then we only wait.
+#[inline(always)]
+fn count(ops: *mut bpf_sock_ops, local: Address, remote: Address) {
+    // SAFETY: `ops` is the program's context.
+    let (local_port, remote_port) = unsafe {
+        (
+            read_volatile(&raw const (*ops).local_port),
+            read_volatile(&raw const (*ops).remote_port),
+        )
+    };
+    let tuple = FlowTuple {
+        local,
+        remote,
+        local_port: local_port as u16,
+        // Network order, in the upper half of a word (Linux `bpf_sock_ops.remote_port`).
+        remote_port: u32::from_be(remote_port) as u16,
+    };
+    // SAFETY: as above.
     let (sk, srtt_us) = unsafe {
         (
             read_volatile(&raw const (*ops).__bindgen_anon_2.sk).cast(),
