@@ -9,6 +9,8 @@ use std::{
 
 use anyhow::{Context, Result};
 
+const PREFIX: &str = "flowvitals-bench-";
+
 /// A cgroup; removed when dropped.
 pub struct Cgroup {
     mount: PathBuf,
@@ -19,7 +21,8 @@ impl Cgroup {
     /// Makes one at the root.
     pub fn new(name: &str) -> Result<Self> {
         let mount = sampler::kernel::cgroup::mount().context("no cgroup v2 file system")?;
-        let path = mount.join(format!("flowvitals-bench-{}-{name}", std::process::id()));
+        remove_orphans(&mount);
+        let path = mount.join(format!("{PREFIX}{}-{name}", std::process::id()));
         fs::create_dir(&path).with_context(|| path.display().to_string())?;
         Ok(Self { mount, path })
     }
@@ -45,6 +48,21 @@ impl Cgroup {
         let outcome = work();
         enter(&self.mount.join(before))?;
         outcome
+    }
+}
+
+/// Removes those of benches that were killed.
+fn remove_orphans(mount: &Path) {
+    let Ok(entries) = fs::read_dir(mount) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name.strip_prefix(PREFIX).and_then(|n| n.split('-').next());
+        if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            // One that still has something in it stays.
+            let _ = fs::remove_dir(entry.path());
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::interleaved::Work;
 pub fn run() -> Result<()> {
     Work {
         port: 8201,
-        rounds: 80,
+        rounds: 70,
         connections: 1_500,
         bytes: 1_000,
         unit: "CPU us/connection",

@@ -17,8 +17,10 @@ enum Row {
     Both(f64),
 }
 
-/// An edge sees the server's ends only; attached to both, one machine does the work of two.
-const ROWS: [Row; 6] = [
+/// An edge sees the server's ends only; attached to both, one machine does the work of two. What the
+/// second "off" shows is chance.
+const ROWS: [Row; 7] = [
+    Row::Off,
     Row::Off,
     Row::Empty,
     Row::Server(0.0),
@@ -108,18 +110,17 @@ impl Work {
             self.rounds, self.connections, self.bytes
         );
         println!(
-            "{:<20} {:>22} {:>9} {:>19} {:>8} {:>17}",
-            "attached to", self.unit, "", "quartiles", "on/off", "95 % interval"
+            "{:<20} {:>18} {:>19} {:>8} {:>17}",
+            "attached to", self.unit, "quartiles", "on/off", "95 % interval"
         );
         for (row, cost) in ROWS.iter().zip(costs) {
             let pairs = cost.values().iter().zip(costs[0].values());
             let ratios: Samples = pairs.map(|(on, off)| on / off).collect();
             let (low, high) = ratios.median_interval();
             println!(
-                "{:<20} {:>22.3} {:>9} {:>9.3} {:>9.3} {:>8.4} {:>8.4} {:>8.4}",
+                "{:<20} {:>18.3} {:>9.3} {:>9.3} {:>8.4} {:>8.4} {:>8.4}",
                 row.name(),
                 cost.median(),
-                "",
                 cost.quantile(0.25),
                 cost.quantile(0.75),
                 ratios.median(),

@@ -90,8 +90,8 @@ fn sock_ops(ebpf: &mut Ebpf) -> Result<&mut SockOps, KernelError> {
         .ok_or(KernelError::Object(name::PICK_AND_FOLD))
 }
 
-/// Run time in ns and runs of a program since it was loaded; zeros unless
-/// `kernel.bpf_stats_enabled` is on.
+/// Run time in ns and runs of a program since it was loaded; zeros unless the kernel measures
+/// programs (`kernel.bpf_stats_enabled`).
 pub fn program_cost(program: impl AsFd) -> Option<(u64, u64)> {
     use std::os::fd::AsRawFd as _;
     let fd = program.as_fd().as_raw_fd();
