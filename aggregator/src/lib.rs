@@ -1,6 +1,6 @@
 //! From the nodes' events to what all flows of a stream did.
 //!
-//! The way of the data: `consume → input → merge → api`, with `metrics` beside it. `input` and `merge` are pure: bytes and times
+//! The way of the data: `consume → input → merge → api`. `input` and `merge` are pure: bytes and times
 //! come in as arguments, nothing in them reads a clock or waits.
 
 pub mod cli;
@@ -13,6 +13,5 @@ pub mod merge;
 pub mod consume;
 
 pub mod api;
-pub mod metrics;
 
 pub mod daemon;

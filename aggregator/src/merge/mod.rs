@@ -1,1 +1,14 @@
-//! merge mod.
+//! The nodes' events added up. Pure: all times are Unix ms and come with the events or as arguments.
+//!
+//! ```text
+//! heartbeats ──► nodes: who is expected, who has reported
+//! windows ─────► live: one sum per stream and window start ──► total and series over any multiple of the window
+//! ```
+
+mod answer;
+mod live;
+mod nodes;
+
+pub use answer::{Answer, Point, Quantity};
+pub use live::{Added, Live, LiveOptions, Unknown};
+pub use nodes::{NodeInfo, Nodes, Presence};
