@@ -28,7 +28,7 @@ impl Default for Kafka {
     fn default() -> Self {
         Self {
             brokers: Vec::new(),
-            topic: "flowvitals.window.v1".to_owned(),
+            topic: service::topics::WINDOW.to_owned(),
             properties: Properties::default(),
         }
     }
