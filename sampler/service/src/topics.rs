@@ -21,7 +21,10 @@ mod tests {
     fn every_name_is_declared() {
         let declared = include_str!("../../../deploy/kafka/topics.toml");
         for topic in [WINDOW, PULSE, NODE, ALERT, STATE, DEAD_LETTERS] {
-            assert!(declared.contains(&format!("name = \"{topic}\"\n")), "{topic}");
+            assert!(
+                declared.contains(&format!("name = \"{topic}\"\n")),
+                "{topic}"
+            );
         }
     }
 }
