@@ -158,8 +158,8 @@ fn the_commented_values_of_the_example_are_the_defaults() {
             ..default.kafka
         },
         store: Store {
-            password_file: Some("/etc/flowvitals-aggregator/cassandra.password".into()),
-            tls_ca: Some("/etc/flowvitals-aggregator/cassandra-ca.pem".into()),
+            password_file: Some("/etc/flowvitals/cassandra.password".into()),
+            tls_ca: Some("/etc/flowvitals/cassandra-ca.pem".into()),
             ..default.store
         },
         places: config.places.clone(),
