@@ -1,1 +1,130 @@
-//! The command line.
+//! The command line of `flowvitals-aggregator`.
+//!
+//! In: arguments. Out: typed ones; a wrong command line ends with exit code 2.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   done
+  2   the command line is wrong
+  70  a bug in this program
+  77  a privilege is missing
+  78  the configuration is wrong (file:line:column, the option, what is allowed)";
+
+/// Merges what the samplers of a site report, answers what all flows of a stream did, raises alerts.
+#[derive(Debug, Parser)]
+#[command(name = "flowvitals-aggregator", version, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon
+    #[command(after_help = RUN_HELP)]
+    Run(RunArgs),
+    /// Say what is wrong with a configuration, and what a right one means
+    #[command(after_help = CHECK_HELP)]
+    Check(CheckArgs),
+}
+
+const RUN_HELP: &str = "\
+Example:
+  flowvitals-aggregator run --config /etc/flowvitals/aggregator.toml
+      consumes from [kafka] brokers, answers on [http] listen; a second one beside it takes its
+      share of the streams
+
+Exit codes: 0 done, 2 usage, 70 bug, 77 privilege, 78 configuration";
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+const CHECK_HELP: &str = "\
+Examples:
+  flowvitals-aggregator check --config /etc/flowvitals/aggregator.toml
+      what is wrong, or what it means: rules, streams, thresholds, groups, topics; also asks the
+      brokers whether they answer and have the topics, and looks at the port
+  flowvitals-aggregator check --config new.toml --offline
+      the file only, for a machine that is not the aggregator's
+
+A broker that does not answer and a topic that is not there are warnings: `run` waits for them.
+Exit codes: 0 the configuration is right, 2 usage, 70 bug, 78 it is wrong";
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Neither ask the brokers nor look at this machine
+    #[arg(long)]
+    pub offline: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("flowvitals-aggregator").chain(line.split(' ')))
+    }
+
+    #[test]
+    fn definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn good_lines() {
+        let run = parse("run --config a.toml").expect("run").command;
+        assert!(matches!(run, Command::Run(args) if args.config.as_os_str() == "a.toml"));
+        for (line, offline) in [
+            ("check --config a.toml", false),
+            ("check --offline --config=a.toml", true),
+        ] {
+            let check = parse(line).expect(line).command;
+            assert!(
+                matches!(check, Command::Check(args) if args.offline == offline),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn wrong_lines_end_with_2() {
+        for line in [
+            "run",
+            "run --config",
+            "run --config a.toml --offline",
+            "run a.toml",
+            "check",
+            "check --offline",
+            "check --config a.toml --diff b.toml",
+            "merge",
+        ] {
+            let error = parse(line).expect_err(line);
+            assert_eq!(error.exit_code(), i32::from(service::exit::USAGE), "{line}");
+        }
+    }
+
+    #[test]
+    fn help_says_the_exit_codes() {
+        for line in ["--help", "run --help", "check --help"] {
+            let help = parse(line).expect_err(line);
+            assert_eq!(help.exit_code(), 0, "{line}");
+            assert!(help.to_string().contains("78"), "{line}: {help}");
+        }
+    }
+}

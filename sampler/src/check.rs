@@ -77,10 +77,7 @@ fn load(file: &Path, err: &mut dyn Write) -> io::Result<Option<Config>> {
     match Config::load(file) {
         Ok(config) => Ok(Some(config)),
         Err(errors) => {
-            writeln!(err, "{errors}")?;
-            let count = errors.0.len();
-            let plural = if count == 1 { "" } else { "s" };
-            writeln!(err, "{}: {count} error{plural}", file.display())?;
+            errors.report(file, err)?;
             Ok(None)
         }
     }

@@ -1,1 +1,122 @@
-//! config mod.
+//! The configuration of an aggregator: `aggregator.toml`.
+//!
+//! In: text. Out: a typed [`Config`] that needs no further checks but those of the machine and the brokers, or everything
+//! that is wrong with it, each with its place. Reading is pure but for [`Config::load`] (the file).
+//! Flow: `source → reader → sections, rule, schedule → Config`.
+//!
+//! Limits: [`MAX_ALERTS`] rules, [`service::config::file::MAX_FILE_BYTES`]. What is not built yet is refused, not ignored.
+
+mod load;
+mod rule;
+mod schedule;
+mod sections;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+pub use load::read;
+pub use rule::{AlertRule, Globs, MIN_FLOWS, Metric, RulePlaces, Threshold};
+pub use schedule::Schedule;
+pub use sections::{Alertmanager, Http, Kafka, Merge, Role, Store, StoreKind};
+use service::config::file;
+pub use service::config::{ConfigError, ConfigErrors, ConfigWarning, Place, Source, Wrong};
+
+/// Rules of one aggregator.
+pub const MAX_ALERTS: usize = 1024;
+/// Name of the site when none is given.
+pub const DEFAULT_SITE: &str = "default";
+
+/// Everything that `aggregator.toml` says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Name of the site whose nodes are merged.
+    pub site: String,
+    /// What this process does; never empty, none twice.
+    pub roles: Vec<Role>,
+    /// `[kafka]`
+    pub kafka: Kafka,
+    /// `[merge]`
+    pub merge: Merge,
+    /// `[store]`
+    pub store: Store,
+    /// `[http]`
+    pub http: Http,
+    /// `[alertmanager]`
+    pub alertmanager: Alertmanager,
+    /// The rules, in the order of the file.
+    pub alerts: Vec<AlertRule>,
+    /// Where the options stand that only the machine can judge.
+    pub places: Places,
+    /// What works but is probably not meant.
+    pub warnings: Vec<ConfigWarning>,
+    /// Hash of what the file says: comments, spaces and the order of options do not matter.
+    pub sha256: [u8; 32],
+    /// The file, as the operator named it.
+    pub file: PathBuf,
+}
+
+/// Where options stand, if they are set; not part of the meaning.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Places {
+    /// `kafka.brokers`
+    pub kafka_brokers: Option<Place>,
+    /// `kafka.properties`, by name.
+    pub kafka_properties: BTreeMap<String, Place>,
+    /// `http.listen`
+    pub http_listen: Option<Place>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            site: DEFAULT_SITE.to_owned(),
+            roles: vec![Role::Alert],
+            kafka: Kafka::default(),
+            merge: Merge::default(),
+            store: Store::default(),
+            http: Http::default(),
+            alertmanager: Alertmanager::default(),
+            alerts: Vec::new(),
+            places: Places::default(),
+            warnings: Vec::new(),
+            sha256: [0; 32],
+            file: PathBuf::from("aggregator.toml"),
+        }
+    }
+}
+
+impl Config {
+    /// [`Config::sha256`] as 64 hex digits.
+    pub fn sha256_hex(&self) -> String {
+        file::hex(&self.sha256)
+    }
+
+    /// The place of an option, or else of the file.
+    pub fn place_or_file(&self, place: Option<&Place>) -> Place {
+        place.cloned().unwrap_or_else(|| Place::whole(&self.file))
+    }
+
+    /// Name of the consumer group of a role.
+    pub fn group(&self, role: Role) -> String {
+        format!("{}-{role}", self.kafka.group_prefix)
+    }
+
+    /// What a file may leave open, but not one that is run.
+    ///
+    /// # Errors
+    /// If there are no brokers to consume from.
+    pub fn ready_to_run(&self) -> Result<(), ConfigError> {
+        if !self.kafka.brokers.is_empty() {
+            return Ok(());
+        }
+        Err(ConfigError {
+            place: self.place_or_file(self.places.kafka_brokers.as_ref()),
+            option: "kafka.brokers".to_owned(),
+            message: "is missing or empty: there is nothing to consume from".to_owned(),
+            allowed: "one or more of host:port, for example [\"127.0.0.1:19092\"]".to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,14 +2,20 @@
 //!
 //! | module | is |
 //! |---|---|
+//! | [`brokers`] | what Kafka brokers say of themselves |
 //! | [`config`] | TOML read option by option: every error with file, line and column, all in one go |
 //! | [`exit`] | exit statuses |
 //! | [`latency`] | distribution of the daemon's own times |
 //! | [`metrics`] | Prometheus exposition, text and protobuf |
 //! | [`notify`] | word to the service manager |
+//! | [`port`] | whether an address is free to listen on |
+//! | [`topics`] | names of the Kafka topics |
 
+pub mod brokers;
 pub mod config;
 pub mod exit;
 pub mod latency;
 pub mod metrics;
 pub mod notify;
+pub mod port;
+pub mod topics;

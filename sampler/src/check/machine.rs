@@ -1,12 +1,11 @@
 //! What only the machine can say about a configuration. Reads, and changes nothing.
 
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io;
 use std::path::Path;
-use std::time::Duration;
 
 use nix::unistd::{AccessFlags, access, geteuid};
+use service::port::{self, Port};
 
 use crate::config::key::{Key, KeyError};
 use crate::config::{Config, ConfigError, ConfigWarning};
@@ -97,38 +96,16 @@ fn look_at_cgroups(config: &Config, report: &mut Report) {
 
 fn look_at_port(config: &Config, report: &mut Report) {
     let listen = config.metrics.listen;
-    let Err(error) = TcpListener::bind(listen) else {
-        return;
-    };
-    if error.kind() == io::ErrorKind::AddrInUse && is_a_sampler(listen) {
-        report.already_running = true;
-        return;
+    match port::look(listen) {
+        Port::Free => {}
+        Port::Ours => report.already_running = true,
+        Port::Refused(error) => report.errors.push(ConfigError {
+            place: config.place_or_file(&config.places.metrics_listen),
+            option: "metrics.listen".to_owned(),
+            message: format!("{listen} cannot be bound: {error}"),
+            allowed: "a free loopback port".to_owned(),
+        }),
     }
-    report.errors.push(ConfigError {
-        place: config.place_or_file(&config.places.metrics_listen),
-        option: "metrics.listen".to_owned(),
-        message: format!("{listen} cannot be bound: {error}"),
-        allowed: "a free loopback port".to_owned(),
-    });
-}
-
-/// Whether who listens there speaks as a sampler does: then `check` runs beside the service.
-fn is_a_sampler(listen: SocketAddr) -> bool {
-    const PATIENCE: Duration = Duration::from_millis(1_000);
-    const ENOUGH_BYTES: u64 = 256 * 1024;
-    let mut answer = Vec::new();
-    let mut ask = || -> io::Result<()> {
-        let mut stream = TcpStream::connect_timeout(&listen, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        let request = format!("GET /metrics HTTP/1.0\r\nHost: {listen}\r\n\r\n");
-        stream.write_all(request.as_bytes())?;
-        stream.take(ENOUGH_BYTES).read_to_end(&mut answer).map(drop)
-    };
-    // However it ended, what was said until then is the answer.
-    let _ended = ask();
-    let ours = b"flowvitals_";
-    answer.windows(ours.len()).any(|window| window == ours)
 }
 
 fn look_at_state(config: &Config, report: &mut Report) {

@@ -110,9 +110,7 @@ fn read_main(
     }
     let includes = section.list(findings, "include", |value| text(value).map(str::to_owned));
     if let Some(mut sampling) = section.table(findings, "sampling", "sampling") {
-        config.places.key_file = sampling
-            .value("key_file")
-            .map(|value| sampling.place_of(value));
+        config.places.key_file = sampling.place_if_set("key_file");
         config.sampling = Sampling::read(sampling, findings);
     }
     if let Some(window) = section.table(findings, "window", "window") {
@@ -122,7 +120,7 @@ fn read_main(
         (config.kafka, config.places.kafka_properties) = Kafka::read(kafka, findings);
     }
     if let Some(mut state) = section.table(findings, "state", "state") {
-        config.places.state_directory = state.value("directory").map(|value| state.place_of(value));
+        config.places.state_directory = state.place_if_set("directory");
         config.state = State::read(state, findings);
     }
     config.spool = match section.table(findings, "spool", "spool") {
@@ -130,7 +128,7 @@ fn read_main(
         None => Spool::below(&config.state),
     };
     if let Some(mut metrics) = section.table(findings, "metrics", "metrics") {
-        config.places.metrics_listen = metrics.value("listen").map(|value| metrics.place_of(value));
+        config.places.metrics_listen = metrics.place_if_set("listen");
         config.metrics = Metrics::read(metrics, findings);
     }
     if let Some(limits) = section.table(findings, "limits", "limits") {

@@ -26,8 +26,8 @@ pub use sections::{
     LimitAction, Limits, Sampling, Shutdown, Spool, State, WALK_BUDGET_PERCENT, WALK_NS_PER_SOCKET,
     Window, check_rate,
 };
-use service::config::names;
 pub use service::config::{ConfigError, ConfigErrors, ConfigWarning, Place, Source, Wrong};
+use service::config::{file, names};
 pub use stream::{RTT_SLOW_US, StreamConfig, StreamPlaces};
 
 /// Streams of one node.
@@ -120,10 +120,7 @@ impl Config {
 
     /// [`Config::sha256`] as 64 hex digits.
     pub fn sha256_hex(&self) -> String {
-        self.sha256
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        file::hex(&self.sha256)
     }
 
     /// The place of an option, or else of the main file.

@@ -4,43 +4,33 @@
 //! that `Default` gives.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
 
 use toml::de::DeValue;
 
 use service::config::error::{Findings, Place, Wrong};
-use service::config::names;
-use service::config::reader::{Parsed, Section, shown, text};
+use service::config::kafka::{self, Properties};
+use service::config::network;
+use service::config::reader::{Parsed, Section, text};
 
-/// `[kafka]`; its debug output names the properties without their values: some are passwords.
-#[derive(Clone, PartialEq, Eq)]
+/// `[kafka]`
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kafka {
     /// `host:port` of the first brokers to ask; empty: events go to standard output.
     pub brokers: Vec<String>,
     /// Topic of the windows.
     pub topic: String,
     /// For librdkafka, as they are.
-    pub properties: BTreeMap<String, String>,
+    pub properties: Properties,
 }
 
 impl Default for Kafka {
     fn default() -> Self {
         Self {
             brokers: Vec::new(),
-            topic: "flowvitals.window.v1".to_owned(),
-            properties: BTreeMap::new(),
+            topic: service::topics::WINDOW.to_owned(),
+            properties: Properties::default(),
         }
-    }
-}
-
-impl fmt::Debug for Kafka {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kafka")
-            .field("brokers", &self.brokers)
-            .field("topic", &self.topic)
-            .field("properties", &self.properties.keys().collect::<Vec<_>>())
-            .finish()
     }
 }
 
@@ -50,77 +40,17 @@ impl Kafka {
         mut section: Section<'_>,
         findings: &mut Findings,
     ) -> (Self, BTreeMap<String, Place>) {
-        let brokers = section.list(findings, "brokers", broker);
-        let topic = section.or(findings, "topic", Self::default().topic, topic);
-        let (properties, places) = section
-            .table(findings, "properties", "kafka.properties")
-            .map(|properties| read_properties(properties, findings))
-            .unwrap_or_default();
+        let brokers = kafka::brokers(&mut section, findings);
+        let topic = section.or(findings, "topic", Self::default().topic, kafka::topic);
+        let (properties, places) = kafka::properties(&mut section, findings);
         section.end(findings, &[]);
         let kafka = Self {
-            brokers: brokers.into_iter().map(|(_, broker)| broker).collect(),
+            brokers,
             topic,
             properties,
         };
         (kafka, places)
     }
-}
-
-fn broker(value: &DeValue<'_>) -> Parsed<String> {
-    let text = text(value)?;
-    let good = text.rsplit_once(':').is_some_and(|(host, port)| {
-        let bracketed = host.starts_with('[') && host.ends_with(']');
-        let plain =
-            !host.contains([':', '/', '[', ']', ',']) && !host.contains(char::is_whitespace);
-        !host.is_empty() && (bracketed || plain) && port.parse::<u16>().is_ok_and(|port| port > 0)
-    });
-    match good {
-        true => Ok(text.to_owned()),
-        false => Err(Wrong::new(
-            format!("`{text}` is not a broker's address"),
-            "host:port, for example 127.0.0.1:19092 or [2001:db8::7]:9092",
-        )),
-    }
-}
-
-fn topic(value: &DeValue<'_>) -> Parsed<String> {
-    names::name(text(value)?, 249).and_then(|topic| match topic.as_str() {
-        "." | ".." => Err(Wrong::new("is no topic name", "anything but . and ..")),
-        _ => Ok(topic),
-    })
-}
-
-fn read_properties(
-    section: Section<'_>,
-    findings: &mut Findings,
-) -> (BTreeMap<String, String>, BTreeMap<String, Place>) {
-    let mut properties = BTreeMap::new();
-    let mut places = BTreeMap::new();
-    for (key_place, key, value_place, value) in section.entries() {
-        let option = format!("kafka.properties.{key}");
-        if matches!(key, "bootstrap.servers" | "metadata.broker.list") {
-            let wrong = Wrong::new("the brokers have their own option", "[kafka] brokers");
-            findings.error(key_place, &option, wrong);
-            continue;
-        }
-        let text = match value {
-            DeValue::String(text) => Some(text.to_string()),
-            DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) => Some(shown(value)),
-            _ => None,
-        };
-        match text {
-            Some(text) => {
-                properties.insert(key.to_owned(), text);
-                places.insert(key.to_owned(), key_place);
-            }
-            None => {
-                let message = format!("is of type {}", value.type_str());
-                let allowed = "a text, number or boolean; names with dots in quotes";
-                findings.error(value_place, &option, Wrong::new(message, allowed));
-            }
-        }
-    }
-    (properties, places)
 }
 
 /// Which streams get Prometheus series of their own.
@@ -156,29 +86,13 @@ impl Metrics {
     pub(super) fn read(mut section: Section<'_>, findings: &mut Findings) -> Self {
         let default = Self::default();
         let read = Self {
-            listen: section.or(findings, "listen", default.listen, loopback),
+            listen: section.or(findings, "listen", default.listen, |value| {
+                network::loopback(value, default.listen.port())
+            }),
             streams: section.or(findings, "streams", default.streams, series),
         };
         section.end(findings, &[]);
         read
-    }
-}
-
-fn loopback(value: &DeValue<'_>) -> Parsed<SocketAddr> {
-    const ALLOWED: &str = "a loopback address with port, such as 127.0.0.1:9740 or [::1]:9740";
-    let text = text(value)?;
-    let address: SocketAddr = text
-        .parse()
-        .map_err(|_| Wrong::new(format!("`{text}` is not an address with port"), ALLOWED))?;
-    if !address.ip().to_canonical().is_loopback() {
-        return Err(Wrong::new(
-            format!("`{text}` can be reached from outside"),
-            ALLOWED,
-        ));
-    }
-    match address.port() {
-        0 => Err(Wrong::new("port 0 cannot be found by a scraper", ALLOWED)),
-        _ => Ok(address),
     }
 }
 

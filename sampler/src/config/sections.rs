@@ -3,12 +3,12 @@
 //! In: one section of the file. Out: its typed form; a section or option that is absent has the
 //! default that `Default` gives. Units are part of the names.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use toml::de::DeValue;
 
 use service::config::error::{Findings, Wrong};
-use service::config::reader::{Parsed, Section, number, one_of, text, whole};
+use service::config::reader::{Parsed, Section, absolute_path, choice, number, one_of, whole};
 
 /// Measured cost of the walk of sampled sockets, nanoseconds a socket.
 pub const WALK_NS_PER_SOCKET: u64 = 1_400;
@@ -30,18 +30,6 @@ pub fn check_rate(rate: f64) -> Result<f64, Wrong> {
         false => Err(Wrong::new(
             format!("{rate} is out of range"),
             "a number from 0.0 to 1.0, the share of new flows",
-        )),
-    }
-}
-
-/// An absolute path.
-fn path(value: &DeValue<'_>) -> Parsed<PathBuf> {
-    let text = text(value)?;
-    match Path::new(text).is_absolute() {
-        true => Ok(PathBuf::from(text)),
-        false => Err(Wrong::new(
-            format!("`{text}` is not absolute"),
-            "a path that begins with /",
         )),
     }
 }
@@ -73,7 +61,7 @@ impl Sampling {
         let max = u64::from(default.max_sampled_flows);
         let read = Self {
             rate: section.or(findings, "rate", default.rate, rate),
-            key_file: section.optional(findings, "key_file", path),
+            key_file: section.optional(findings, "key_file", absolute_path),
             max_sampled_flows: section.or(findings, "max_sampled_flows", max, |value| {
                 whole(value, 1..=MAX_SAMPLED_FLOWS)
             }) as u32,
@@ -195,7 +183,12 @@ impl Default for State {
 
 impl State {
     pub(super) fn read(mut section: Section<'_>, findings: &mut Findings) -> Self {
-        let directory = section.or(findings, "directory", Self::default().directory, path);
+        let directory = section.or(
+            findings,
+            "directory",
+            Self::default().directory,
+            absolute_path,
+        );
         section.end(findings, &[]);
         Self { directory }
     }
@@ -232,7 +225,7 @@ impl Spool {
             u64::from(default.replay_events_per_s),
         );
         let read = Self {
-            directory: section.or(findings, "directory", default.directory, path),
+            directory: section.or(findings, "directory", default.directory, absolute_path),
             max_bytes: section.or(findings, "max_bytes", default.max_bytes, |value| {
                 whole(value, 1 << 20..=1 << 40)
             }),
@@ -292,7 +285,12 @@ impl Limits {
         let read = Self {
             cpu_percent: section.or(findings, "cpu_percent", default.cpu_percent, cpu_percent),
             action: section.or(findings, "action", default.action, action),
-            disable_file: section.or(findings, "disable_file", default.disable_file, path),
+            disable_file: section.or(
+                findings,
+                "disable_file",
+                default.disable_file,
+                absolute_path,
+            ),
         };
         section.end(findings, &[]);
         read
@@ -308,15 +306,12 @@ fn cpu_percent(value: &DeValue<'_>) -> Parsed<f64> {
 }
 
 fn action(value: &DeValue<'_>) -> Parsed<LimitAction> {
-    match text(value)? {
-        "rate" => Ok(LimitAction::Rate),
-        "detach" => Ok(LimitAction::Detach),
-        "log" => Ok(LimitAction::Log),
-        other => Err(Wrong::new(
-            format!("`{other}` is not a choice"),
-            "\"rate\", \"detach\", \"log\"",
-        )),
-    }
+    let choices = [
+        ("rate", LimitAction::Rate),
+        ("detach", LimitAction::Detach),
+        ("log", LimitAction::Log),
+    ];
+    choice(value, &choices)
 }
 
 /// `[shutdown]`

@@ -8,8 +8,9 @@ use toml::de::DeValue;
 use super::pattern::{LOCAL_FORMS, LocalPattern, client_prefixes, parse_client};
 use super::sections::rate;
 use service::config::error::{Findings, Place, Wrong};
-use service::config::names::{self, MAX_LABELS, MAX_NAME_BYTES};
-use service::config::reader::{Parsed, Section, number, one_of, text, type_error, whole};
+use service::config::labels;
+use service::config::names::{self, MAX_NAME_BYTES};
+use service::config::reader::{Parsed, Section, one_of, text, whole};
 
 /// `rtt_slow_us` of a stream that sets none.
 pub const RTT_SLOW_US: u32 = 200_000;
@@ -82,7 +83,7 @@ impl StreamConfig {
         });
         let labels = section
             .table(findings, "labels", "stream.labels")
-            .map(|labels| read_labels(labels, findings))
+            .map(|section| labels::labels(section, "stream", findings))
             .unwrap_or_default();
         if section.value("name").is_none() {
             let wrong = Wrong::new("is missing", "name = \"…\" in every [[stream]]");
@@ -170,44 +171,5 @@ fn cgroup_path(value: &DeValue<'_>) -> Parsed<String> {
             format!("`{text}` is not a cgroup path"),
             "a path below the cgroup-v2 mount that begins with /, such as /system.slice/nginx.service",
         )),
-    }
-}
-
-fn read_labels(section: Section<'_>, findings: &mut Findings) -> BTreeMap<String, String> {
-    let mut labels = BTreeMap::new();
-    for (at, (key_place, key, value_place, value)) in section.entries().enumerate() {
-        let option = format!("stream.labels.{key}");
-        if at == MAX_LABELS {
-            let wrong = Wrong::new(
-                "is one label too many",
-                format!("at most {MAX_LABELS} a stream"),
-            );
-            findings.error(key_place, &option, wrong);
-            break;
-        }
-        let name = names::label_name(key);
-        let value = label_text(value).and_then(|value| names::label_value(&value));
-        match (name, value) {
-            (Ok(name), Ok(value)) => drop(labels.insert(name, value)),
-            (name, value) => {
-                for (place, wrong) in [(key_place, name.err()), (value_place, value.err())] {
-                    if let Some(wrong) = wrong {
-                        findings.error(place, &option, wrong);
-                    }
-                }
-            }
-        }
-    }
-    labels
-}
-
-/// Numbers are taken as they are written: `tier = 1` is the label `1`.
-fn label_text(value: &DeValue<'_>) -> Parsed<String> {
-    match value {
-        DeValue::Integer(_) => whole(value, 0..=u64::MAX).map(|number| number.to_string()),
-        DeValue::Float(_) => number(value, "a text").map(|number| number.to_string()),
-        DeValue::Boolean(boolean) => Ok(boolean.to_string()),
-        DeValue::String(text) => Ok(text.to_string()),
-        other => Err(type_error(other, "a text in quotes")),
     }
 }

@@ -87,7 +87,7 @@ pub(crate) fn kafka_settings(config: &Config) -> Option<KafkaSettings> {
         brokers: config.kafka.brokers.clone(),
         topics: Topics::with_window(config.kafka.topic.clone()),
         node: config.node_name(),
-        properties: config.kafka.properties.clone(),
+        properties: config.kafka.properties.0.clone(),
         flush_timeout: std::time::Duration::from_secs(config.shutdown.timeout_s.into()),
     })
 }

@@ -1,119 +1,44 @@
 //! Whether the brokers can be reached, and know the topics.
 //!
-//! Input: the sink's settings. Output: [`Check`]s. Limits: [`TIMEOUT`] for the answer; metadata says that a broker
-//! answers, not that it takes records. Nothing is sent, nothing created.
+//! Input: the sink's settings. Output: [`Check`]s. Nothing is sent, nothing created.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
-
-use rdkafka::ClientContext;
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::error::KafkaError as ClientError;
-use rdkafka::metadata::Metadata;
-use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
+use service::brokers::{self, AskError, Cluster};
 
 use super::report::{Check, Essential};
 use crate::sink::{KafkaError, KafkaSettings, Kind, client_config};
 
-/// How long the brokers may take.
-const TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Events of librdkafka that are looked at for the cause, and how long each may take.
-const EVENTS: usize = 10;
-const EVENT_WAIT: Duration = Duration::from_millis(50);
-
-/// Remembers the first thing that went wrong: later ones are mostly its consequences.
-#[derive(Default)]
-struct Listener {
-    first_error: Mutex<Option<String>>,
-}
-
-impl ClientContext for Listener {
-    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
-
-    fn error(&self, _: ClientError, reason: &str) {
-        let mut first = self
-            .first_error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        first.get_or_insert_with(|| reason.to_owned());
-    }
-}
-
-impl ProducerContext for Listener {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, _: &rdkafka::message::DeliveryResult<'_>, (): ()) {}
-}
-
 /// Asks the brokers.
 pub fn check(settings: &KafkaSettings) -> Vec<Check> {
-    let producer = client_config(settings).and_then(|config| {
-        BaseProducer::from_config_and_context(&config, Listener::default())
-            .map_err(KafkaError::from)
-    });
-    let producer = match producer {
-        Ok(producer) => producer,
-        Err(error) => {
-            let todo = "correct [kafka] in the configuration";
-            return vec![Check::no(
-                "kafka",
-                error.to_string(),
-                todo,
-                Some(Essential::Configuration),
-            )];
-        }
+    let config = match client_config(settings) {
+        Ok(config) => config,
+        Err(error) => return vec![refused(&error)],
     };
-    match producer.client().fetch_metadata(None, TIMEOUT) {
-        Ok(metadata) => judge(settings, &metadata),
-        Err(error) => {
-            let first = first_error(&producer);
-            let found = format!(
-                "{}: {}",
-                settings.brokers.join(","),
-                first.unwrap_or_else(|| error.to_string())
-            );
+    match brokers::ask(&config) {
+        Ok(cluster) => judge(settings, &cluster),
+        Err(AskError::Settings(error)) => vec![refused(&error.into())],
+        Err(AskError::NoAnswer(reason)) => {
+            let found = format!("{}: {reason}", settings.brokers.join(","));
             let todo = "start the broker, or correct kafka.brokers; the sampler runs without and sends when one is there";
             vec![Check::no("kafka", found, todo, None)]
         }
     }
 }
 
-/// What went wrong first. librdkafka tells it in poll, one event a call, and some of them are none of ours.
-fn first_error(producer: &BaseProducer<Listener>) -> Option<String> {
-    for _ in 0..EVENTS {
-        producer.poll(EVENT_WAIT);
-        let mut first = producer
-            .context()
-            .first_error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(reason) = first.take() {
-            return Some(reason);
-        }
-    }
-    None
+fn refused(error: &KafkaError) -> Check {
+    let todo = "correct [kafka] in the configuration";
+    let essential = Some(Essential::Configuration);
+    Check::no("kafka", error.to_string(), todo, essential)
 }
 
-fn judge(settings: &KafkaSettings, metadata: &Metadata) -> Vec<Check> {
-    let brokers: Vec<String> = metadata
-        .brokers()
-        .iter()
-        .map(|broker| format!("{}:{}", broker.host(), broker.port()))
-        .collect();
+fn judge(settings: &KafkaSettings, cluster: &Cluster) -> Vec<Check> {
     let mut checks = vec![Check::ok(
         "kafka",
-        format!("answers; brokers: {}", brokers.join(", ")),
+        format!("answers; brokers: {}", cluster.brokers.join(", ")),
     )];
     for kind in Kind::ALL {
         let name = settings.topics.of(kind);
-        let partitions = metadata
-            .topics()
-            .iter()
-            .find(|topic| topic.name() == name)
-            .map(|topic| topic.partitions().len());
-        checks.push(match partitions {
-            Some(count) if count > 0 => Check::ok("topic", format!("{name}: {count} partitions")),
+        checks.push(match cluster.partitions.get(name) {
+            Some(count) if *count > 0 => Check::ok("topic", format!("{name}: {count} partitions")),
             _ => Check::no(
                 "topic",
                 format!("{name}: not there, or not for this client to see"),
@@ -128,6 +53,7 @@ fn judge(settings: &KafkaSettings, metadata: &Metadata) -> Vec<Check> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::time::Duration;
 
     use rdkafka::mocking::MockCluster;
 

@@ -4,6 +4,7 @@
 //! `file:line:column: option: message (allowed: …)`.
 
 use std::fmt;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -94,6 +95,18 @@ fn write_finding(
 /// Everything that is wrong with a configuration: never empty.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl ConfigErrors {
+    /// Writes them for a person, one a line, and how many they are.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn report(&self, file: &Path, out: &mut dyn Write) -> io::Result<()> {
+        let count = self.0.len();
+        let plural = if count == 1 { "" } else { "s" };
+        writeln!(out, "{self}\n{}: {count} error{plural}", file.display())
+    }
+}
 
 impl From<ConfigError> for ConfigErrors {
     fn from(error: ConfigError) -> Self {

@@ -27,6 +27,11 @@ pub fn read_text(file: &Path) -> Result<String, String> {
         .map_err(|error| format!("is not UTF-8 (byte {})", error.utf8_error().valid_up_to()))
 }
 
+/// A hash as 64 hex digits.
+pub fn hex(sha256: &[u8; 32]) -> String {
+    sha256.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Reads the table of a whole file; syntax errors are findings. `hash` takes what the file says, not how it is written: comments,
 /// spaces and the order of options make no difference.
 pub fn with_table(

@@ -2,7 +2,10 @@
 
 pub mod error;
 pub mod file;
+pub mod kafka;
+pub mod labels;
 pub mod names;
+pub mod network;
 pub mod reader;
 pub mod source;
 

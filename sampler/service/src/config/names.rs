@@ -13,8 +13,12 @@ pub const MAX_NODE_BYTES: usize = 253;
 pub const MAX_LABEL_NAME_BYTES: usize = 64;
 /// Longest label value, bytes.
 pub const MAX_LABEL_VALUE_BYTES: usize = 128;
-/// Labels of one stream.
+/// Labels of one stream or alert.
 pub const MAX_LABELS: usize = 16;
+/// Longest annotation value, bytes.
+pub const MAX_ANNOTATION_VALUE_BYTES: usize = 4096;
+/// Annotations of one alert.
+pub const MAX_ANNOTATIONS: usize = 16;
 
 /// Labels that the product sets itself.
 const OWN_LABELS: [&str; 12] = [
@@ -63,13 +67,42 @@ pub fn label_name(text: &str) -> Result<String, Wrong> {
         );
         Wrong::new(message, allowed)
     };
-    let starts_well = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-    let ends_well = text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    if !starts_well || !ends_well || text.len() > MAX_LABEL_NAME_BYTES {
+    if !has_label_form(text) {
         return Err(wrong(format!("{text:?} is not a label name")));
     }
     if text.starts_with("__") || OWN_LABELS.contains(&text) {
         return Err(wrong(format!("the label name `{text}` is taken")));
+    }
+    Ok(text.to_owned())
+}
+
+/// An annotation's name: it has the form of a label's.
+pub fn annotation_name(text: &str) -> Result<String, Wrong> {
+    match has_label_form(text) {
+        true => Ok(text.to_owned()),
+        false => Err(Wrong::new(
+            format!("{text:?} is not an annotation name"),
+            format!("a letter or _, then letters, digits, _; at most {MAX_LABEL_NAME_BYTES} bytes"),
+        )),
+    }
+}
+
+fn has_label_form(text: &str) -> bool {
+    let starts_well = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    let ends_well = text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    starts_well && ends_well && text.len() <= MAX_LABEL_NAME_BYTES
+}
+
+/// An annotation's value: a text for a person, also of several lines.
+pub fn annotation_value(text: &str) -> Result<String, Wrong> {
+    let is_odd = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if text.len() > MAX_ANNOTATION_VALUE_BYTES || text.chars().any(is_odd) {
+        return Err(Wrong::new(
+            "is not an annotation value",
+            format!(
+                "at most {MAX_ANNOTATION_VALUE_BYTES} bytes without control characters but line ends and tabs"
+            ),
+        ));
     }
     Ok(text.to_owned())
 }
@@ -116,5 +149,19 @@ mod tests {
         assert!(label_value("acme ü").is_ok());
         assert!(label_value("a\nb").is_err());
         assert!(label_value(&"x".repeat(129)).is_err());
+    }
+
+    #[test]
+    fn annotations() {
+        let check =
+            |text: &str, good: bool| assert_eq!(annotation_name(text).is_ok(), good, "{text}");
+        check("runbook_url", true);
+        check("stream", true);
+        check("run-book", false);
+        check("", false);
+        assert!(annotation_value("a\n\tb").is_ok());
+        assert!(annotation_value("a\u{7}b").is_err());
+        assert!(annotation_value(&"x".repeat(4096)).is_ok());
+        assert!(annotation_value(&"x".repeat(4097)).is_err());
     }
 }

@@ -6,6 +6,7 @@
 //! that nobody asked for are errors when the section ends.
 
 use std::ops::{Range, RangeInclusive};
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -45,6 +46,11 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Its name in the file, with dots; empty: the whole file.
+    pub fn path(&self) -> &'static str {
+        self.path
+    }
+
     /// Where the table begins.
     pub fn place(&self) -> Place {
         self.source.place(self.place.start)
@@ -61,6 +67,11 @@ impl<'a> Section<'a> {
             "" => key.to_owned(),
             path => format!("{path}.{key}"),
         }
+    }
+
+    /// Where the value of an option is, if it is set.
+    pub fn place_if_set(&mut self, key: &'static str) -> Option<Place> {
+        self.value(key).map(|value| self.place_of(value))
     }
 
     /// The raw value of an option, if it is set.
@@ -263,6 +274,31 @@ pub fn one_of(value: &DeValue<'_>, choices: &[u64]) -> Parsed<u64> {
         .ok()
         .filter(|number| choices.contains(number))
         .ok_or_else(|| Wrong::new(format!("{} is not a choice", shown(value)), allowed))
+}
+
+/// One of a few words, each with what it stands for.
+pub fn choice<T: Copy>(value: &DeValue<'_>, choices: &[(&str, T)]) -> Parsed<T> {
+    let text = text(value)?;
+    let chosen = choices.iter().find(|(word, _)| *word == text);
+    chosen.map(|(_, meaning)| *meaning).ok_or_else(|| {
+        let words: Vec<_> = choices
+            .iter()
+            .map(|(word, _)| format!("{word:?}"))
+            .collect();
+        Wrong::new(format!("`{text}` is not a choice"), words.join(", "))
+    })
+}
+
+/// An absolute path.
+pub fn absolute_path(value: &DeValue<'_>) -> Parsed<PathBuf> {
+    let text = text(value)?;
+    match Path::new(text).is_absolute() {
+        true => Ok(PathBuf::from(text)),
+        false => Err(Wrong::new(
+            format!("`{text}` is not absolute"),
+            "a path that begins with /",
+        )),
+    }
 }
 
 /// A number that may have a fraction.

@@ -27,9 +27,9 @@ pub struct Topics {
 
 impl Topics {
     /// Topic of the pulses where nothing else is asked for.
-    pub const PULSE: &str = "flowvitals.pulse.v1";
+    pub const PULSE: &str = service::topics::PULSE;
     /// Topic of the heartbeats where nothing else is asked for.
-    pub const NODE: &str = "flowvitals.node.v1";
+    pub const NODE: &str = service::topics::NODE;
 
     /// The given topic for windows, the usual ones for the rest.
     pub fn with_window(window: impl Into<String>) -> Self {

@@ -1,0 +1,135 @@
+//! What a right configuration means, as text for a person.
+
+use std::io::{self, Write};
+
+use super::surroundings::{Found, READ, written};
+use crate::config::{AlertRule, Config, Metric, StoreKind};
+
+/// Writes the summary; `found` is none when neither brokers nor machine were looked at.
+pub(super) fn write(config: &Config, found: Option<&Found>, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "site {}", config.site)?;
+    writeln!(
+        out,
+        "configuration: {}, sha256 {}",
+        config.file.display(),
+        config.sha256_hex()
+    )?;
+    write_kafka(config, found, out)?;
+    writeln!(
+        out,
+        "merge: a window is waited for until {} ms after its end; a node that is silent for {} s is expected no more",
+        config.merge.lateness_ms, config.merge.node_forget_after_s
+    )?;
+    writeln!(out, "store: {}", store_text(config))?;
+    let running = match found {
+        Some(found) if found.already_running => " (one of our daemons answers there already)",
+        _ => "",
+    };
+    writeln!(out, "http: http://{}/{running}", config.http.listen)?;
+    write_alerts(config, out)
+}
+
+fn write_kafka(config: &Config, found: Option<&Found>, out: &mut dyn Write) -> io::Result<()> {
+    let brokers = match config.kafka.brokers.as_slice() {
+        [] => "no brokers: it cannot run".to_owned(),
+        brokers => brokers.join(" "),
+    };
+    let answer = match found.and_then(|found| found.cluster.as_ref()) {
+        Some(cluster) => format!("; answers: {}", cluster.brokers.join(" ")),
+        None => String::new(),
+    };
+    writeln!(out, "kafka: {brokers}{answer}")?;
+    let roles = config.roles.iter();
+    let groups: Vec<_> = roles
+        .map(|role| format!("{} (role {role})", config.group(*role)))
+        .collect();
+    writeln!(out, "consumer groups: {}", groups.join(", "))?;
+    let partitions = |topic: &str| {
+        let cluster = found.and_then(|found| found.cluster.as_ref());
+        match cluster.map(|cluster| cluster.partitions.get(topic).copied().unwrap_or(0)) {
+            None => topic.to_owned(),
+            Some(0) => format!("{topic} (not there)"),
+            Some(count) => format!("{topic} ({count} partitions)"),
+        }
+    };
+    let listed = |topics: &[&str]| topics.iter().map(|t| partitions(t)).collect::<Vec<_>>();
+    writeln!(out, "reads: {}", listed(&READ).join(", "))?;
+    writeln!(out, "writes: {}", listed(&written(config)).join(", "))
+}
+
+fn store_text(config: &Config) -> String {
+    match config.store.kind {
+        StoreKind::None => "none: what is older than a rule's horizon is in Kafka only".to_owned(),
+        StoreKind::Embedded => config.store.directory.display().to_string(),
+        StoreKind::Cassandra => format!(
+            "keyspace {} at {}",
+            config.store.keyspace,
+            config.store.contact_points.join(" ")
+        ),
+    }
+}
+
+fn write_alerts(config: &Config, out: &mut dyn Write) -> io::Result<()> {
+    if config.alerts.is_empty() {
+        return writeln!(out, "no rules: no alert is raised");
+    }
+    let managers = match config.alertmanager.urls.as_slice() {
+        [] => "their topic only, no [alertmanager] urls".to_owned(),
+        urls => format!("their topic and to {}", urls.join(" ")),
+    };
+    writeln!(out, "alerts: go to {managers}")?;
+    writeln!(out, "rules: {}", config.alerts.len())?;
+    config
+        .alerts
+        .iter()
+        .try_for_each(|rule| writeln!(out, "  {}", rule_text(rule)))
+}
+
+fn rule_text(rule: &AlertRule) -> String {
+    let streams: Vec<_> = rule.streams.iter().collect();
+    let mut text = format!("{}: each of {}: ", rule.name, streams.join(" "));
+    text += &match (rule.metric, rule.threshold) {
+        (Metric::NoData, _) | (_, None) => format!(
+            "fires when nothing arrived for {} s, and {} s more; clears after {} s with data",
+            rule.over_s, rule.hold_s, rule.clear_for_s
+        ),
+        (metric, Some(threshold)) => format!(
+            "fires when {metric} over {} s is above {} for {} s (the lower bound of its 95 % interval, {} sampled flows \
+             or more); clears when it is below {} for {} s",
+            rule.over_s,
+            threshold.above,
+            rule.hold_s,
+            rule.min_flows,
+            rounded(threshold.clear_below),
+            rule.clear_for_s
+        ),
+    };
+    if rule.fast {
+        text += "; suspected early from pulses";
+    }
+    if let Some(active) = rule.active {
+        text += &format!("; only {active}");
+    }
+    text += &format!("; severity {}", rule.severity);
+    for (name, value) in &rule.labels {
+        text += &format!(", {name} {value:?}");
+    }
+    text
+}
+
+/// Without the noise of a product of binary fractions.
+fn rounded(value: f64) -> f64 {
+    format!("{value:.6e}").parse().unwrap_or(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_are_rounded() {
+        assert_eq!(rounded(0.02 * 0.7).to_string(), "0.014");
+        assert_eq!(rounded(500.0 * 0.7).to_string(), "350");
+        assert_eq!(rounded(1e-9).to_string(), "0.000000001");
+    }
+}

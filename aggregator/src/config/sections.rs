@@ -1,0 +1,365 @@
+//! The sections of `aggregator.toml` but for the rules.
+//!
+//! In: one section of the file. Out: its typed form; a section or option that is absent has the default that `Default`
+//! gives. Units are part of the names.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use service::config::error::{Findings, Place, Wrong};
+use service::config::kafka::{self, Properties};
+use service::config::names::{self, MAX_NAME_BYTES};
+use service::config::network::{is_host, is_host_and_port, loopback};
+use service::config::reader::{Parsed, Section, absolute_path, choice, text, whole};
+use toml::de::DeValue;
+
+/// What an aggregator does; every role has a consumer group of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Merges what is live, answers, raises alerts.
+    Alert,
+    /// Stores roll-ups.
+    Store,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Alert => "alert",
+            Self::Store => "store",
+        })
+    }
+}
+
+const ROLES: [(&str, Role); 2] = [("alert", Role::Alert), ("store", Role::Store)];
+
+/// The option `roles`; none: absent or wrong.
+pub(super) fn roles(section: &mut Section<'_>, findings: &mut Findings) -> Option<Vec<Role>> {
+    let place = section.place_if_set("roles")?;
+    let before = findings.errors.len();
+    let listed = section.list(findings, "roles", |value| match choice(value, &ROLES)? {
+        Role::Store => Err(Wrong::new("`store` is not built yet", "\"alert\"")),
+        role => Ok(role),
+    });
+    let mut roles = Vec::new();
+    for (place, role) in listed {
+        match roles.contains(&role) {
+            true => {
+                let wrong = Wrong::new(format!("`{role}` is listed twice"), "every role once");
+                findings.error(place, "roles", wrong);
+            }
+            false => roles.push(role),
+        }
+    }
+    if roles.is_empty() && findings.errors.len() == before {
+        let wrong = Wrong::new("is empty: there is nothing to do", "\"alert\"");
+        findings.error(place, "roles", wrong);
+    }
+    (!roles.is_empty()).then_some(roles)
+}
+
+/// `[kafka]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kafka {
+    /// `host:port` of the first brokers to ask; empty: nothing can be run.
+    pub brokers: Vec<String>,
+    /// What the names of the consumer groups begin with.
+    pub group_prefix: String,
+    /// For librdkafka, as they are.
+    pub properties: Properties,
+}
+
+impl Default for Kafka {
+    fn default() -> Self {
+        Self {
+            brokers: Vec::new(),
+            group_prefix: "flowvitals".to_owned(),
+            properties: Properties::default(),
+        }
+    }
+}
+
+impl Kafka {
+    /// It, and where its properties stand.
+    pub(super) fn read(
+        mut section: Section<'_>,
+        findings: &mut Findings,
+    ) -> (Self, BTreeMap<String, Place>) {
+        let brokers = kafka::brokers(&mut section, findings);
+        let default = Self::default().group_prefix;
+        let group_prefix = section.or(findings, "group_prefix", default, |value| {
+            names::name(text(value)?, MAX_NAME_BYTES)
+        });
+        let (properties, places) = kafka::properties(&mut section, findings);
+        section.end(findings, &[]);
+        let kafka = Self {
+            brokers,
+            group_prefix,
+            properties,
+        };
+        (kafka, places)
+    }
+}
+
+/// `[merge]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Merge {
+    /// How long after its end a window is waited for.
+    pub lateness_ms: u32,
+    /// A node that was silent for so long is expected no more.
+    pub node_forget_after_s: u32,
+}
+
+impl Default for Merge {
+    fn default() -> Self {
+        Self {
+            lateness_ms: 2_000,
+            node_forget_after_s: 900,
+        }
+    }
+}
+
+impl Merge {
+    pub(super) fn read(mut section: Section<'_>, findings: &mut Findings) -> Self {
+        let default = Self::default();
+        let lateness = u64::from(default.lateness_ms);
+        let forget = u64::from(default.node_forget_after_s);
+        let read = Self {
+            lateness_ms: section.or(findings, "lateness_ms", lateness, |value| {
+                whole(value, 100..=60_000)
+            }) as u32,
+            // Three heartbeats of the longest window must fit, or a node that lives would be forgotten.
+            node_forget_after_s: section.or(findings, "node_forget_after_s", forget, |value| {
+                whole(value, 30..=86_400)
+            }) as u32,
+        };
+        section.end(findings, &[]);
+        read
+    }
+}
+
+/// Where roll-ups go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreKind {
+    /// Files of this process.
+    Embedded,
+    /// A Cassandra cluster.
+    Cassandra,
+    /// Nowhere.
+    None,
+}
+
+const STORE_KINDS: [(&str, StoreKind); 3] = [
+    ("embedded", StoreKind::Embedded),
+    ("cassandra", StoreKind::Cassandra),
+    ("none", StoreKind::None),
+];
+
+/// `[store]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Store {
+    /// Where roll-ups go; [`StoreKind::None`] until the others are built.
+    pub kind: StoreKind,
+    /// Files of the embedded store.
+    pub directory: PathBuf,
+    /// `host:port` of the first Cassandra nodes to ask.
+    pub contact_points: Vec<String>,
+    /// Cassandra keyspace.
+    pub keyspace: String,
+    /// Cassandra data centre that is asked first.
+    pub local_datacenter: String,
+    /// Cassandra user; none: no login.
+    pub username: Option<String>,
+    /// File with that user's password.
+    pub password_file: Option<PathBuf>,
+    /// Certificates that the Cassandra nodes' must be signed by; none: no TLS.
+    pub tls_ca: Option<PathBuf>,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            kind: StoreKind::None,
+            directory: PathBuf::from("/var/lib/flowvitals/store"),
+            contact_points: vec!["127.0.0.1:9042".to_owned()],
+            keyspace: "flowvitals".to_owned(),
+            local_datacenter: "dc1".to_owned(),
+            username: None,
+            password_file: None,
+            tls_ca: None,
+        }
+    }
+}
+
+/// Options that only a store that is there has a use for.
+const STORE_DETAILS: [&str; 7] = [
+    "directory",
+    "contact_points",
+    "keyspace",
+    "local_datacenter",
+    "username",
+    "password_file",
+    "tls_ca",
+];
+
+impl Store {
+    pub(super) fn read(mut section: Section<'_>, findings: &mut Findings) -> Self {
+        let default = Self::default();
+        let points = section.place_if_set("contact_points");
+        let contact_points = section.list(findings, "contact_points", contact_point);
+        let read = Self {
+            kind: section.or(findings, "kind", default.kind, built_kind),
+            directory: section.or(findings, "directory", default.directory, absolute_path),
+            contact_points: match points {
+                None => default.contact_points,
+                Some(_) => contact_points.into_iter().map(|(_, point)| point).collect(),
+            },
+            keyspace: section.or(findings, "keyspace", default.keyspace, keyspace),
+            local_datacenter: section.or(
+                findings,
+                "local_datacenter",
+                default.local_datacenter,
+                |value| names::name(text(value)?, MAX_NAME_BYTES),
+            ),
+            username: section
+                .optional(findings, "username", |value| text(value).map(str::to_owned))
+                .filter(|name| !name.is_empty()),
+            password_file: section.optional(findings, "password_file", absolute_path),
+            tls_ca: section.optional(findings, "tls_ca", absolute_path),
+        };
+        for key in STORE_DETAILS {
+            if let Some(place) = section.place_if_set(key) {
+                let message = "has no effect: nothing is stored with kind = \"none\"".to_owned();
+                findings.warn(place, &section.name(key), message);
+            }
+        }
+        section.end(findings, &[]);
+        read
+    }
+}
+
+fn built_kind(value: &DeValue<'_>) -> Parsed<StoreKind> {
+    match choice(value, &STORE_KINDS)? {
+        StoreKind::None => Ok(StoreKind::None),
+        StoreKind::Embedded => Err(Wrong::new("`embedded` is not built yet", "\"none\"")),
+        StoreKind::Cassandra => Err(Wrong::new("`cassandra` is not built yet", "\"none\"")),
+    }
+}
+
+fn contact_point(value: &DeValue<'_>) -> Parsed<String> {
+    let text = text(value)?;
+    match is_host_and_port(text) {
+        true => Ok(text.to_owned()),
+        false => Err(Wrong::new(
+            format!("`{text}` is not a node's address"),
+            "host:port, for example 127.0.0.1:9042 or [2001:db8::7]:9042",
+        )),
+    }
+}
+
+/// As Cassandra takes it without quotes.
+fn keyspace(value: &DeValue<'_>) -> Parsed<String> {
+    const MAX_BYTES: usize = 48;
+    let text = text(value)?;
+    let good = text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        && text.len() <= MAX_BYTES;
+    match good {
+        true => Ok(text.to_owned()),
+        false => Err(Wrong::new(
+            format!("`{text}` is not a keyspace"),
+            format!("a letter of a-z, then a-z 0-9 _; at most {MAX_BYTES} characters"),
+        )),
+    }
+}
+
+/// `[http]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http {
+    /// Loopback address of `/metrics`, `/healthz` and the API.
+    pub listen: SocketAddr,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9741)),
+        }
+    }
+}
+
+/// What would let others than this machine ask.
+const HTTP_NOT_BUILT: [&str; 4] = ["token_file", "tls_cert", "tls_key", "client_ca"];
+
+impl Http {
+    pub(super) fn read(mut section: Section<'_>, findings: &mut Findings) -> Self {
+        let default = Self::default();
+        let listen = section.or(findings, "listen", default.listen, |value| {
+            loopback(value, default.listen.port()).map_err(|wrong| Wrong {
+                allowed: format!(
+                    "{}; any other needs token_file, or tls_cert, tls_key and client_ca, which are not built yet",
+                    wrong.allowed
+                ),
+                ..wrong
+            })
+        });
+        for key in HTTP_NOT_BUILT {
+            let message = "is not built yet; remove it (a proxy in front can ask who may use the loopback address)";
+            section.refuse(findings, key, message);
+        }
+        section.end(findings, &HTTP_NOT_BUILT);
+        Self { listen }
+    }
+}
+
+/// `[alertmanager]`
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Alertmanager {
+    /// Base URLs without a slash at the end; all of them get every alert. Empty: alerts go to their topic only.
+    pub urls: Vec<String>,
+}
+
+impl Alertmanager {
+    pub(super) fn read(mut section: Section<'_>, findings: &mut Findings) -> Self {
+        let mut urls = Vec::new();
+        for (place, url) in section.list(findings, "urls", base_url) {
+            match urls.contains(&url) {
+                true => {
+                    let wrong = Wrong::new(format!("`{url}` is listed twice"), "every URL once");
+                    findings.error(place, "alertmanager.urls", wrong);
+                }
+                false => urls.push(url),
+            }
+        }
+        section.end(findings, &[]);
+        Self { urls }
+    }
+}
+
+/// `http://host`, with a port and a path where there are any.
+fn base_url(value: &DeValue<'_>) -> Parsed<String> {
+    const ALLOWED: &str = "http://host:port, with a path if it is served below one";
+    let text = text(value)?;
+    if text.starts_with("https://") {
+        return Err(Wrong::new(
+            format!("`{text}`: https is not built yet"),
+            ALLOWED,
+        ));
+    }
+    let good = text.strip_prefix("http://").is_some_and(|rest| {
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-._~/%".contains(c);
+        let host = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
+        authority.chars().all(host)
+            && (is_host(authority) || is_host_and_port(authority))
+            && path.chars().all(plain)
+    });
+    match good {
+        true => Ok(text.trim_end_matches('/').to_owned()),
+        false => Err(Wrong::new(format!("`{text}` is not a base URL"), ALLOWED)),
+    }
+}
