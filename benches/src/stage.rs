@@ -122,6 +122,8 @@ impl Kernel for Memory {
     fn flows_open(&self) -> u64 {
         u64::from(MAX_FLOWS / 2)
     }
+
+    fn ended_unseen(&self, _: u64) {}
 }
 
 fn wanted(stream: u32) -> Wanted {

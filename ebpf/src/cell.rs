@@ -31,6 +31,14 @@ pub fn add_some(counter: *mut u64, n: u64) {
     }
 }
 
+/// Hides from the compiler what it knows of an index. It would else check the number that the
+/// index was made of, and verifiers of older kernels (6.1) do not see that this bounds the index.
+#[inline(always)]
+fn opaque(index: usize) -> usize {
+    // SAFETY: a read of our own stack.
+    unsafe { read_volatile(&raw const index) }
+}
+
 /// The cell of a slot for this CPU.
 #[derive(Clone, Copy)]
 pub struct Slot(*mut Cell);
@@ -122,7 +130,7 @@ impl Slot {
     /// One RTT sample.
     #[inline(always)]
     pub fn rtt(self, rtt_us: u32, window: u32) {
-        let index = bucket::<RTT_BITS>(rtt_us);
+        let index = opaque(bucket::<RTT_BITS>(rtt_us));
         if index < RTT_BUCKETS {
             let buckets = field!(self, rtt).cast::<u64>();
             // SAFETY: the index is checked.
@@ -144,7 +152,7 @@ impl Slot {
     /// The handshake's RTT.
     #[inline(always)]
     pub fn rtt_handshake(self, rtt_us: u32) {
-        let index = bucket::<COARSE_BITS>(rtt_us);
+        let index = opaque(bucket::<COARSE_BITS>(rtt_us));
         if index < COARSE_BUCKETS {
             let buckets = field!(self, rtt_handshake).cast::<u64>();
             // SAFETY: the index is checked.
@@ -155,7 +163,7 @@ impl Slot {
     /// The flow's minimum RTT, once per window.
     #[inline(always)]
     pub fn rtt_min(self, rtt_us: u32) {
-        let index = bucket::<COARSE_BITS>(rtt_us);
+        let index = opaque(bucket::<COARSE_BITS>(rtt_us));
         if index < COARSE_BUCKETS {
             let buckets = field!(self, rtt_min).cast::<u64>();
             // SAFETY: the index is checked.

@@ -99,6 +99,11 @@ impl<T: Copy> Mapped<T> {
         std::sync::atomic::fence(Ordering::SeqCst);
     }
 
+    /// One word of an element, for what both sides change.
+    pub fn word(&self, index: usize, byte_offset: usize) -> &AtomicU64 {
+        &self.words(index, byte_offset / 8, 1)[0]
+    }
+
     /// One 32-bit word of an element, for what changes while programs run.
     pub fn word32(&self, index: usize, byte_offset: usize) -> &AtomicU32 {
         assert!(byte_offset.is_multiple_of(4) && byte_offset + 4 <= size_of::<T>());

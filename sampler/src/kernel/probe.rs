@@ -306,4 +306,9 @@ impl Kernel for Probe {
     fn flows_open(&self) -> u64 {
         self.report().flows_open
     }
+
+    fn ended_unseen(&self, flows: u64) {
+        let at = std::mem::offset_of!(Report, flows_open);
+        self.report.word(0, at).fetch_sub(flows, Ordering::SeqCst);
+    }
 }

@@ -124,7 +124,7 @@ pub fn close(
                 .epochs()
                 .iter()
                 .filter(|e| e.stream == i)
-                .map(|e| e.counted.flows_open())
+                .map(|e| e.flows_open(&e.counted))
                 .sum();
             let lost = outside
                 .lost_by_stream

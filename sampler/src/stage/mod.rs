@@ -14,6 +14,7 @@ pub mod counts;
 pub mod heartbeat;
 pub mod pulse;
 pub mod streams;
+mod unseen;
 pub mod walk;
 pub mod window;
 
@@ -26,6 +27,7 @@ use self::{
     heartbeat::{Ledger, Outside},
     pulse::PulseFrame,
     streams::{Order, Streams, StreamsError, Wanted},
+    unseen::Unseen,
     walk::Walks,
     window::{Frame, Identity},
 };
@@ -38,6 +40,8 @@ pub trait Kernel: Cells {
     fn obey(&self, order: &Order);
     /// Flows admitted and not closed, over all streams.
     fn flows_open(&self) -> u64;
+    /// So many of them have ended, though no callback said so.
+    fn ended_unseen(&self, flows: u64);
 }
 
 /// A closed window with its events.
@@ -58,6 +62,7 @@ pub struct Stage {
     pub streams: Streams,
     ledger: Ledger,
     walks: Walks,
+    unseen: Unseen,
     clock: WindowClock,
     pulses: Vec<WindowClock>,
     number: u32,
@@ -80,6 +85,7 @@ impl Stage {
             streams: Streams::new(slots),
             ledger: Ledger::default(),
             walks: Walks::default(),
+            unseen: Unseen::default(),
             clock: WindowClock::new(window_ms, now),
             pulses: Vec::new(),
             number: 1,
@@ -202,9 +208,19 @@ impl Stage {
         let mut events = Vec::new();
         let mut spoke = vec![false; self.streams.streams().len()];
         self.ledger.begin_window();
+        let walked = self.walks.take_fresh();
+        if walked {
+            let gone = self.unseen.observe(kernel.flows_open(), self.walks.flows());
+            if gone != 0 {
+                kernel.ended_unseen(gone);
+            }
+        }
         let (streams, epochs) = self.streams.epochs_mut();
         for epoch in epochs {
             let walk = self.walks.take(epoch.slot);
+            if walked {
+                epoch.walked(walk.flows);
+            }
             let stream = &mut streams[epoch.stream];
             let event = window::close(&self.identity, &frame, stream, epoch, kernel, &walk);
             if let Some(mut event) = event {

@@ -14,7 +14,7 @@ use ebpf_abi::{
     rules::{MAX_STREAMS, StreamEntry},
 };
 
-use super::counts::Counts;
+use super::{counts::Counts, unseen};
 
 /// A stream as the configuration wants it.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,6 +101,31 @@ pub struct Epoch {
     pub admits: bool,
     /// The first event of this slot is still to come.
     pub fresh: bool,
+    /// Of the flows that the slot counts as open: those that have ended unseen.
+    pub ended_unseen: u64,
+    /// Windows in a row in which the walk met none of its flows.
+    unmet: u8,
+}
+
+impl Epoch {
+    /// Takes in how many of its flows a walk met.
+    pub fn walked(&mut self, met: u64) {
+        self.unmet = match met {
+            0 => self.unmet.saturating_add(1),
+            _ => 0,
+        };
+    }
+
+    /// Its open flows by these counts.
+    pub fn flows_open(&self, counts: &Counts) -> u64 {
+        counts.flows_open().saturating_sub(self.ended_unseen)
+    }
+
+    /// Whether flows that are still open by the counts have all ended unseen: none has come
+    /// for long, and no walk meets any.
+    pub fn is_deserted(&self) -> bool {
+        !self.admits && self.unmet >= unseen::WINDOWS
+    }
 }
 
 /// All streams and epochs.
@@ -229,6 +254,9 @@ impl Streams {
             rate_epoch: stream.next_epoch,
             threshold,
             pulsed: counted.clone(),
+            // What an earlier epoch of the slot has left behind.
+            ended_unseen: counted.flows_open(),
+            unmet: 0,
             counted,
             walked_us: [0; hash::GROUPS],
             active: super::window::ActiveHistory::default(),
@@ -276,7 +304,7 @@ impl Streams {
     /// Gives back slots that admit nothing and whose last flow has closed.
     pub fn retire(&mut self, mut forget: impl FnMut(u32)) {
         self.epochs.retain(|epoch| {
-            let keep = epoch.admits || epoch.counted.flows_open() != 0;
+            let keep = epoch.admits || epoch.flows_open(&epoch.counted) != 0;
             if !keep {
                 forget(epoch.slot);
             }

@@ -14,6 +14,8 @@ use ebpf_abi::{
 /// Gauges of one slot at the last walk, and sums since they were last taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SlotWalk {
+    /// Flows met.
+    pub flows: u64,
     /// Flows with data waiting and no progress for a whole window.
     pub flows_silent: u64,
     /// Flows whose callback flags another program took.
@@ -54,6 +56,7 @@ pub struct Walks {
     slots: HashMap<u16, SlotWalk>,
     walk: u64,
     flows: u64,
+    fresh: bool,
 }
 
 impl SlotWalk {
@@ -75,7 +78,9 @@ impl Walks {
     pub fn observe(&mut self, records: &[WalkRecord], window: u32, window_ms: u32) {
         self.walk += 1;
         self.flows = records.len() as u64;
+        self.fresh = true;
         for slot in self.slots.values_mut() {
+            slot.flows = 0;
             slot.flows_silent = 0;
             slot.flows_unhooked = 0;
             slot.flows_zero_window = 0;
@@ -91,6 +96,7 @@ impl Walks {
 
     fn flow(&mut self, record: &WalkRecord, window: u32, window_ms: u32) {
         let slot = self.slots.entry(record.slot).or_default();
+        slot.flows += 1;
         slot.flows_unhooked += u64::from(record.flags & UNHOOKED != 0);
         slot.flows_zero_window += u64::from(record.flags & ZERO_WINDOW != 0);
         let age_us = record.now_us.saturating_sub(record.delivered_us);
@@ -143,6 +149,11 @@ impl Walks {
     /// Flows that the last walk met.
     pub fn flows(&self) -> u64 {
         self.flows
+    }
+
+    /// Whether there was a walk since this was last asked.
+    pub fn take_fresh(&mut self) -> bool {
+        std::mem::take(&mut self.fresh)
     }
 
     /// Open stalls of a slot at the last walk.
@@ -243,7 +254,13 @@ mod tests {
     fn idle_and_in_flight_are_none() {
         let mut walks = Walks::default();
         let idle = walk(&mut walks, 1, record(60_000, 1000, IDLE));
-        assert_eq!(idle, SlotWalk::default());
+        assert_eq!(
+            idle,
+            SlotWalk {
+                flows: 1,
+                ..SlotWalk::default()
+            }
+        );
         let flying = walk(&mut walks, 1, record(60_000, 1000, IN_FLIGHT));
         assert_eq!((flying.stalls, flying.flows_silent), (0, 1));
     }

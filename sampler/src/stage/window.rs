@@ -125,7 +125,12 @@ pub fn close(
 ) -> Option<StreamWindow> {
     let counted = Counts::read(cells, epoch.slot, &epoch.counted);
     let delta = counted.since(&epoch.counted);
-    let flows_open = counted.flows_open();
+    let ended_unseen = match epoch.is_deserted() {
+        true => epoch.flows_open(&counted),
+        false => 0,
+    };
+    epoch.ended_unseen += ended_unseen;
+    let flows_open = epoch.flows_open(&counted);
     let stalls_open = counted.stalls_open() + walk.stalls_open;
     let distinct = delta.distinct(frame.number);
     let windows = 10_000 / frame.closed.window_ms.max(1) as usize;
@@ -139,7 +144,7 @@ pub fn close(
     epoch.walked_us = walk.group_stall_us;
     let (c, whole) = (delta.counters(), delta.whole());
     stream.lost_flows += c.flows_refused;
-    if delta.is_zero() && flows_open == 0 && walk.stalls == 0 {
+    if delta.is_zero() && flows_open == 0 && walk.stalls == 0 && ended_unseen == 0 {
         return None;
     }
 
@@ -194,7 +199,7 @@ pub fn close(
         flows_seen: c.flows_seen,
         flows_selected: c.flows_selected,
         flows_sampled: c.flows_sampled,
-        flows_closed: c.flows_closed,
+        flows_closed: c.flows_closed + ended_unseen,
         flows_picked_up: c.flows_picked_up,
         flows_open,
         flows_active: distinct.active_by_gap.iter().sum(),

@@ -8,6 +8,7 @@ use lab::{
     filter::{Selector, Towards},
     network::{Network, Options},
     traffic::{
+        self,
         client::Client,
         plan::Plan,
         server::{Listen, Server},
@@ -143,4 +144,37 @@ fn flows_without_our_callbacks_are_seen_and_folded() {
 #[test]
 fn flows_that_close_without_our_callbacks_are_not_counted_twice() {
     unhooked(8131, true);
+}
+
+/// Flows that end without our callbacks fill the table only until the walk has missed them for
+/// long enough; then rates return, and the ledger holds.
+#[test]
+fn a_table_of_flows_that_ended_unseen_empties_again() {
+    let Some(_turn) = turn() else { return };
+    let network = network(Options::default());
+    let address = SocketAddr::new(network.server_v4(), 8132);
+    let config = format!("[sampling]\nmax_sampled_flows = 50\n{}", all(&[address]));
+    let sampler = Sampler::start(network.server(), &config);
+    let rate = |s: &Sampler| {
+        let events = s.events();
+        let beat = events.of_type("node").last()?;
+        beat["streams"][0]["sampling_rate"].as_f64()
+    };
+    let run = |flows: usize| {
+        let plan = Plan::new("short", flows, vec![address]).asking(1, 10_000, Duration::ZERO);
+        traffic::run(&network, &[Listen::new(address)], &[plan]).expect("traffic");
+    };
+    let theirs = Foreign::attach(address.port(), Manners::Rude);
+    run(60);
+    sampler.wait_for("the table is full", |s| rate(s).is_some_and(|r| r < 1.0));
+    drop(theirs);
+    sampler.wait_for("it is empty again", |s| rate(s) == Some(1.0));
+    run(30);
+    sampler.wait_windows(2);
+    let events = sampler.stop();
+    assert_eq!(events.sum("all", "flows_seen"), 90);
+    let sampled = events.sum("all", "flows_sampled");
+    assert!((80..=90).contains(&sampled), "{sampled}");
+    assert_eq!(events.sum("all", "flows_closed"), sampled);
+    events.assert_ledger();
 }
