@@ -1,0 +1,62 @@
+//! Where to begin: at the first record that a broker appended since a moment.
+//!
+//! Input: partitions and a moment. Output: a list with an offset for each. Limits: two questions to each leader, [`TIMEOUT`] each.
+
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::Partition;
+
+/// How long the brokers may take for one answer.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The offsets to begin with.
+///
+/// # Errors
+/// If a leader does not answer; nothing is guessed.
+pub(super) fn since<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    partitions: &[Partition],
+    since_ms: i64,
+) -> Result<TopicPartitionList, KafkaError> {
+    if partitions.is_empty() {
+        return Ok(TopicPartitionList::new());
+    }
+    // The ends first. Where nothing was appended since the moment, the answer is no offset but "the end", which by the time of
+    // the first fetch lies behind what came meanwhile. (The time −1 stands for the end.)
+    let ends = ask(consumer, partitions, Offset::End)?;
+    let starts = ask(consumer, partitions, Offset::Offset(since_ms.max(0)))?;
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for &(topic, partition) in partitions {
+        let offset_in = |list: &TopicPartitionList| {
+            let found = list.find_partition(topic.name(), partition);
+            match found.map(|one| one.offset()) {
+                Some(Offset::Offset(offset)) => Some(offset),
+                _ => None,
+            }
+        };
+        let offset = offset_in(&starts).or_else(|| offset_in(&ends));
+        let offset = offset.ok_or(KafkaError::NoMessageReceived)?;
+        list.add_partition_offset(topic.name(), partition, Offset::Offset(offset))?;
+    }
+    Ok(list)
+}
+
+fn ask<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    partitions: &[Partition],
+    time: Offset,
+) -> Result<TopicPartitionList, KafkaError> {
+    let mut question = TopicPartitionList::with_capacity(partitions.len());
+    for &(topic, partition) in partitions {
+        question.add_partition_offset(topic.name(), partition, time)?;
+    }
+    let answer = consumer.offsets_for_times(question, TIMEOUT)?;
+    for one in answer.elements() {
+        one.error()?;
+    }
+    Ok(answer)
+}
