@@ -66,7 +66,7 @@ async fn site() -> (Arc<Site>, std::net::SocketAddr) {
                 Event::Node(Box::new(heartbeat(node, start_ms))),
             ]
         });
-        site.take(events.map(|event| (event, start_ms + 1_040)));
+        site.take(events.map(|event| (event, 0, start_ms + 1_040)));
     }
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("its address");

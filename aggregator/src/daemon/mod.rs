@@ -1,5 +1,7 @@
 //! The wiring: what comes from the brokers goes into the site, what is asked for comes out of it.
 
+mod run;
 mod site;
 
+pub use run::{Failure, run};
 pub use site::Site;

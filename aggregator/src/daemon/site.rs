@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use sampler_event::Event;
 use service::metrics::{Family, Kind, Sample, Value};
 
+use crate::consume::{State, Status};
+use crate::input::{Reason, Topic, Totals};
 use crate::merge::{Added, Live, LiveOptions};
 
 /// Without an event for so long, events do not flow: a heartbeat comes with every window, and the longest window has 10 s.
@@ -19,6 +21,11 @@ struct Counts {
     pulses: u64,
     heartbeats: u64,
     last_event: Option<Instant>,
+    /// Partition of each stream, by the windows that came.
+    partitions: BTreeMap<String, i32>,
+    readers: Status,
+    sequences: Totals,
+    missing: u64,
 }
 
 /// The site.
@@ -62,14 +69,17 @@ impl Site {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in events that were not seen before, each with the broker's time, Unix ms.
-    pub fn take(&self, events: impl IntoIterator<Item = (Event, u64)>) {
+    /// Takes in events that were not seen before, each with its partition and the broker's time, Unix ms.
+    pub fn take(&self, events: impl IntoIterator<Item = (Event, i32, u64)>) {
         let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
         let mut counts = self.counts();
-        for (event, append_ms) in events {
+        for (event, partition, append_ms) in events {
             counts.last_event = Some(Instant::now());
             match event {
                 Event::Window(window) => {
+                    if !counts.partitions.contains_key(&window.stream) {
+                        counts.partitions.insert(window.stream.clone(), partition);
+                    }
                     let outcome = match live.add(&window, append_ms) {
                         Added::Merged => "merged",
                         Added::Late => "late",
@@ -92,9 +102,47 @@ impl Site {
         live.expire();
     }
 
+    /// Drops the streams of partitions of the window topic.
+    pub fn forget(&self, partitions: &[i32]) {
+        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        self.counts().partitions.retain(|stream, partition| {
+            let keep = !partitions.contains(partition);
+            if !keep {
+                live.forget(stream);
+            }
+            keep
+        });
+    }
+
+    /// Notes how the readers are doing, and what was seen of the sequences.
+    pub fn note(&self, readers: Status, sequences: Totals, missing: u64) {
+        let mut counts = self.counts();
+        counts.readers = readers;
+        counts.sequences = sequences;
+        counts.missing = missing;
+    }
+
+    /// What it is doing, in one line.
+    pub fn summary(&self) -> String {
+        let live = self.live();
+        let presence = live.nodes().len();
+        let windows: u64 = self.counts().windows.values().sum();
+        format!(
+            "{windows} windows of {} streams from {presence} nodes",
+            live.streams().count()
+        )
+    }
+
     /// Why events do not flow; none: they do.
     pub fn trouble(&self) -> Option<String> {
-        let last = self.counts().last_event;
+        let counts = self.counts();
+        for reader in [&counts.readers.streams, &counts.readers.nodes] {
+            if let State::Degraded(reason) = &reader.state {
+                return Some(reason.clone());
+            }
+        }
+        let last = counts.last_event;
+        drop(counts);
         let silent = last.unwrap_or(self.started).elapsed();
         (silent > SILENCE).then(|| match last {
             Some(_) => format!("no event for {} s", silent.as_secs()),
@@ -121,7 +169,68 @@ impl Site {
             one(labels, *count as f64)
         });
         let sums: usize = live.streams().map(|(_, sums)| sums).sum();
+        let readers = &counts.readers;
+        let lag = [&readers.streams, &readers.nodes]
+            .into_iter()
+            .flat_map(|reader| &reader.lag)
+            .map(|((topic, partition), lag)| {
+                let labels = vec![
+                    ("topic", topic.name().to_owned()),
+                    ("partition", partition.to_string()),
+                ];
+                one(labels, *lag as f64)
+            });
+        let read = Topic::ALL.into_iter().zip(readers.counts.events);
+        let read =
+            read.map(|(topic, count)| one(vec![("topic", topic.name().to_owned())], count as f64));
+        let refused = Reason::LABELS.into_iter().zip(readers.counts.refused);
+        let refused =
+            refused.map(|(reason, count)| one(vec![("reason", reason.to_owned())], count as f64));
+        let dead = [
+            ("sent", readers.counts.dead_letters_sent),
+            ("throttled", readers.counts.dead_letters_throttled),
+            ("failed", readers.counts.dead_letters_failed),
+        ];
+        let dead =
+            dead.map(|(outcome, count)| one(vec![("outcome", outcome.to_owned())], count as f64));
+        let plain = |value: u64| vec![one(Vec::new(), value as f64)];
         vec![
+            family(
+                "flowvitals_aggregator_events_read_total",
+                "Records that were events, by topic.",
+                Kind::Counter,
+                read.collect(),
+            ),
+            family(
+                "flowvitals_aggregator_records_refused_total",
+                "Records that were none, by reason.",
+                Kind::Counter,
+                refused.collect(),
+            ),
+            family(
+                "flowvitals_aggregator_dead_letters_total",
+                "Refused records by what became of them.",
+                Kind::Counter,
+                dead.to_vec(),
+            ),
+            family(
+                "flowvitals_aggregator_consumer_lag",
+                "Records of a partition that are not read yet, at the last statistics.",
+                Kind::Gauge,
+                lag.collect(),
+            ),
+            family(
+                "flowvitals_aggregator_duplicates_total",
+                "Events that were there before, of the partitions read now.",
+                Kind::Counter,
+                plain(counts.sequences.duplicate),
+            ),
+            family(
+                "flowvitals_aggregator_missing_events",
+                "Holes in the sequences of the partitions read now: lost, or still to come.",
+                Kind::Gauge,
+                plain(counts.missing),
+            ),
             family(
                 "flowvitals_aggregator_windows_total",
                 "Windows taken in, by what became of them.",
