@@ -13,6 +13,7 @@ use service::exit;
 
 use crate::cli::CheckArgs;
 use crate::config::Config;
+use crate::consume::Kafka;
 
 /// Runs `check`; the result is the exit code.
 ///
@@ -28,6 +29,13 @@ pub fn run(args: &CheckArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::Re
     };
     for warning in &config.warnings {
         writeln!(err, "warning: {warning}")?;
+    }
+    if let Some(missing) = config.not_yet() {
+        writeln!(err, "warning: {missing}")?;
+    }
+    if let Err(error) = Kafka::of(&config) {
+        writeln!(err, "{error}")?;
+        return Ok(exit::CONFIG);
     }
     if args.offline {
         // The file may be finished elsewhere; that it cannot be run as it is must be said all the same.

@@ -101,6 +101,12 @@ impl Config {
         format!("{}-{role}", self.kafka.group_prefix)
     }
 
+    /// What the file asks for and this version does not do yet.
+    pub fn not_yet(&self) -> Option<&'static str> {
+        let rules = !self.alerts.is_empty();
+        rules.then_some("alert rules are checked, but not evaluated yet: no alert will be raised")
+    }
+
     /// What a file may leave open, but not one that is run.
     ///
     /// # Errors

@@ -12,6 +12,8 @@ use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError as ClientError;
 use rdkafka::producer::BaseProducer;
 
+use crate::config::{Config, ConfigError};
+
 /// Section `[kafka]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kafka {
@@ -164,6 +166,41 @@ const ALIASES: [(&str, &str); 4] = [
 ];
 
 impl Kafka {
+    /// From a configuration, when librdkafka has nothing against it.
+    ///
+    /// # Errors
+    /// As [`Self::validate`], with the place of the property.
+    pub fn of(config: &Config) -> Result<Self, ConfigError> {
+        let settings = Self {
+            brokers: config.kafka.brokers.clone(),
+            group_prefix: config.kafka.group_prefix.clone(),
+            properties: config.kafka.properties.0.clone(),
+        };
+        let wrong = |error| {
+            let (property, message, allowed) = match error {
+                SettingsError::Property { property, message } => (Some(property), message, ""),
+                SettingsError::Protected {
+                    property,
+                    reason,
+                    allowed,
+                } => (Some(property), reason.to_owned(), allowed),
+                SettingsError::Conflict(message) => (None, message, ""),
+            };
+            let places = &config.places.kafka_properties;
+            let place = property.as_ref().and_then(|property| places.get(property));
+            ConfigError {
+                place: config.place_or_file(place),
+                option: property.map_or("kafka".to_owned(), |property| {
+                    format!("kafka.properties.{property}")
+                }),
+                message,
+                allowed: allowed.to_owned(),
+            }
+        };
+        settings.validate().map_err(wrong)?;
+        Ok(settings)
+    }
+
     /// Group of the role that alerts.
     #[must_use]
     pub fn alert_group(&self) -> String {

@@ -107,12 +107,11 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    if !config.alerts.is_empty() {
-        tracing::warn!(
-            rules = config.alerts.len(),
-            "this version does not evaluate alert rules yet: no alert will be raised"
-        );
+    if let Some(missing) = config.not_yet() {
+        tracing::warn!("{missing}");
     }
+    let settings =
+        consume::Kafka::of(&config).map_err(|error| Failure::from(ConfigErrors::from(error)))?;
     let options = LiveOptions {
         lateness_ms: config.merge.lateness_ms.into(),
         node_forget_after_ms: u64::from(config.merge.node_forget_after_s) * 1_000,
@@ -129,11 +128,6 @@ pub async fn run(config: Config) -> Result<(), Failure> {
                 format!("{place}: http.listen: {address}: {error}"),
             )
         })?;
-    let settings = consume::Kafka {
-        brokers: config.kafka.brokers.clone(),
-        group_prefix: config.kafka.group_prefix.clone(),
-        properties: config.kafka.properties.0.clone(),
-    };
     let (consume, mut inputs) =
         Consume::start(&settings, Duration::from_millis(options.horizon_ms))?;
     let (stop_api, stopped) = oneshot::channel::<()>();

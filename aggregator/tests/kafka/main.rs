@@ -1,6 +1,7 @@
 //! The readers against a real broker: everything arrives, members share and take over, nothing is lost to a dead broker or a slow
 //! owner, and what is no event is buried.
 
+mod daemon;
 mod member;
 mod writer;
 

@@ -55,7 +55,7 @@ impl Writer {
         sent.map_err(|(error, _)| error).expect("room");
     }
 
-    fn event(&self, event: &Event) {
+    pub fn event(&self, event: &Event) {
         let key = Key::from(event);
         let (name, payload) = match event {
             Event::Window(window) => (key.stream, window.encode_to_vec()),

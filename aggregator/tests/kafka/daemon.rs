@@ -1,0 +1,259 @@
+//! The built daemon, from records in a real broker to answers over HTTP.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use aggregator::input::Topic;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sampler_event::{Event, LifeCycle, NodeHeartbeat, StreamState, StreamWindow};
+use serde_json::Value;
+
+use crate::broker_with_topics;
+use crate::member::PATIENCE;
+use crate::writer::{Writer, now_ms};
+
+const NODES: u64 = 3;
+const SECONDS: u64 = 12;
+const RETRANS_SEGS: u64 = 48;
+
+/// A running daemon; ended by force when dropped.
+struct Daemon {
+    process: Child,
+    http: SocketAddr,
+    folder: tempfile::TempDir,
+}
+
+impl Daemon {
+    fn start(brokers: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        // Free now, and nobody else takes one here in between.
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+        let http = port.expect("a port");
+        let config = folder.path().join("aggregator.toml");
+        let brokers: Vec<_> = brokers.split(',').collect();
+        let text = format!(
+            "site = \"ams1\"\n[kafka]\nbrokers = {brokers:?}\n[http]\nlisten = \"{http}\"\n"
+        );
+        fs::write(&config, text).expect("a configuration");
+        let log = File::create(folder.path().join("log")).expect("a log");
+        let process = Command::new(env!("CARGO_BIN_EXE_flowvitals-aggregator"))
+            .args(["run", "--config"])
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("the aggregator");
+        Self {
+            process,
+            http,
+            folder,
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).expect("the log")
+    }
+
+    /// The body of an answer, if there is one.
+    fn get(&self, path: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(self.http).ok()?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer.split_once("\r\n\r\n")?.1.to_owned())
+    }
+
+    fn json(&self, path: &str) -> Value {
+        let body = self.get(path).expect("an answer");
+        serde_json::from_str(&body).expect("JSON")
+    }
+
+    fn metric(&self, name: &str) -> f64 {
+        let text = self.get("/metrics").expect("metrics");
+        let parsed = service::metrics::parse(&text).expect("an exposition");
+        let samples = parsed.samples.iter().filter(|sample| sample.name == name);
+        samples.map(|sample| sample.value).sum()
+    }
+
+    fn wait_for(&self, what: &str, done: impl Fn() -> bool) {
+        let begin = Instant::now();
+        while !done() {
+            assert!(
+                begin.elapsed() < PATIENCE,
+                "waited in vain until {what}:\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn stop(mut self) {
+        let pid = Pid::from_raw(i32::try_from(self.process.id()).expect("a pid"));
+        kill(pid, Signal::SIGTERM).expect("a signal");
+        let status = self.process.wait().expect("a status");
+        assert!(status.success(), "{status}:\n{}", self.log());
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Both fail only when it has ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn window(node: &str, stream: &str, start_ms: u64, sequence: u64) -> Event {
+    Event::Window(Box::new(StreamWindow {
+        node: node.to_owned(),
+        site: "ams1".to_owned(),
+        stream: stream.to_owned(),
+        instance: 7,
+        sequence,
+        window_start_ms: start_ms,
+        window_ms: 1_000,
+        observed_ms: 1_000,
+        sampling_rate: 0.5,
+        rate_epoch: 1,
+        flows_seen: 4,
+        flows_active: 40,
+        flows_active_10s: 40,
+        flows_open: 40,
+        retrans_segs: RETRANS_SEGS,
+        data_segs_out: 1_600,
+        g_retrans_segs: vec![3; 16],
+        g_data_segs_out: vec![100; 16],
+        ..StreamWindow::default()
+    }))
+}
+
+fn heartbeat(node: &str, start_ms: u64, sequence: u64) -> Event {
+    let stream = |name: &str| StreamState {
+        stream: name.to_owned(),
+        sampling_rate: 0.5,
+        ..StreamState::default()
+    };
+    Event::Node(Box::new(NodeHeartbeat {
+        node: node.to_owned(),
+        site: "ams1".to_owned(),
+        instance: 7,
+        sequence,
+        window_start_ms: start_ms,
+        window_ms: 1_000,
+        life_cycle: LifeCycle::Run.into(),
+        streams: vec![stream("sport-1"), stream("news"), stream("silent")],
+        ..NodeHeartbeat::default()
+    }))
+}
+
+/// The last seconds of three nodes, some of it twice, with one record of junk between.
+fn write_history(writer: &Writer, end_ms: u64) {
+    for second in 0..SECONDS {
+        let start_ms = end_ms - (SECONDS - second) * 1_000;
+        for node in (0..NODES).map(|node| format!("edge-{node}")) {
+            for stream in ["sport-1", "news"] {
+                let event = window(&node, stream, start_ms, second);
+                writer.event(&event);
+                if second % 3 == 0 {
+                    writer.event(&event);
+                }
+            }
+            writer.event(&heartbeat(&node, start_ms, second));
+        }
+    }
+    writer.raw(
+        Topic::Window,
+        None,
+        "sport-1",
+        Topic::Window.schema(),
+        b"\xff\xff\xff",
+    );
+    writer.flush();
+}
+
+#[test]
+fn what_the_nodes_sent_is_answered_once_and_whole() {
+    let Some((_broker, brokers)) = broker_with_topics() else {
+        return;
+    };
+    let writer = Writer::new(&brokers);
+    let end_ms = now_ms() / 1_000 * 1_000;
+    // Before the daemon is there: it reads back.
+    write_history(&writer, end_ms);
+    let daemon = Daemon::start(&brokers);
+    daemon.wait_for("it answers", || daemon.get("/healthz").is_some());
+    let total = || {
+        daemon.json(&format!(
+            "/api/v1/streams/sport-1/total?metric=retrans_segs&over_s=10&at_ms={end_ms}"
+        ))
+    };
+    let all = (NODES * 10 * RETRANS_SEGS) as f64 / 0.5;
+    daemon.wait_for("all windows are merged", || total()["value"] == all);
+    let answer = total();
+    assert_eq!(
+        (&answer["nodes_expected"], &answer["nodes_reported"]),
+        (&3.into(), &3.into())
+    );
+    assert_eq!(answer["flows_seen"], NODES * 10 * 4);
+    let silent = daemon.json("/api/v1/streams/silent/total?metric=retrans_segs");
+    assert_eq!(
+        (&silent["value"], &silent["reason"]),
+        (&Value::Null, &"insufficient".into())
+    );
+    assert_eq!(silent["nodes_reported"], 3);
+    daemon.wait_for("its books are up to date", || {
+        daemon.metric("flowvitals_aggregator_records_refused_total") == 1.0
+            && daemon.metric("flowvitals_aggregator_duplicates_total") == (NODES * 2 * 4) as f64
+    });
+    assert_eq!(daemon.metric("flowvitals_aggregator_missing_events"), 0.0);
+    // A window that was not there: its hole shows, and it moves the total.
+    writer.event(&window("edge-0", "sport-1", end_ms - 1_000, SECONDS + 4));
+    daemon.wait_for("the late window is added", || {
+        total()["value"] == all + RETRANS_SEGS as f64 / 0.5
+    });
+    daemon.wait_for("the hole shows", || {
+        daemon.metric("flowvitals_aggregator_missing_events") == 4.0
+    });
+    daemon.stop();
+}
+
+#[test]
+fn a_second_daemon_takes_over_what_the_first_had() {
+    let Some((_broker, brokers)) = broker_with_topics() else {
+        return;
+    };
+    let writer = Writer::new(&brokers);
+    let end_ms = now_ms() / 1_000 * 1_000;
+    write_history(&writer, end_ms);
+    let first = Daemon::start(&brokers);
+    let path = |stream: &str| {
+        format!("/api/v1/streams/{stream}/total?metric=retrans_segs&over_s=10&at_ms={end_ms}")
+    };
+    let all = (NODES * 10 * RETRANS_SEGS) as f64 / 0.5;
+    let has = |daemon: &Daemon, stream: &str| {
+        daemon.get("/healthz").is_some() && daemon.json(&path(stream))["value"] == all
+    };
+    first.wait_for("the first has both", || {
+        has(&first, "sport-1") && has(&first, "news")
+    });
+    let second = Daemon::start(&brokers);
+    // Each stream has one owner at a time, which holds it whole.
+    first.wait_for("both have their share", || {
+        let owners = |stream| [&first, &second].map(|daemon| has(daemon, stream));
+        second.log().contains("reads flowvitals.window.v1")
+            && ["sport-1", "news"]
+                .iter()
+                .all(|stream| owners(stream).iter().filter(|o| **o).count() == 1)
+    });
+    let pid = Pid::from_raw(i32::try_from(first.process.id()).expect("a pid"));
+    kill(pid, Signal::SIGKILL).expect("a signal");
+    second.wait_for("the second has both", || {
+        has(&second, "sport-1") && has(&second, "news")
+    });
+    second.stop();
+}
