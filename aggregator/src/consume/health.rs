@@ -19,7 +19,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How a reader is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum State {
-    /// It has not been given partitions yet.
+    /// It waits for the partitions that its group will give it.
     #[default]
     Starting,
     /// It reads, or stands by for other members of its group.
@@ -72,8 +72,11 @@ impl Health {
             | Code::InconsistentGroupProtocol => &mut self.group,
             _ => &mut self.trouble,
         };
-        if code != Code::AllBrokersDown || place.is_none() {
+        if code != Code::AllBrokersDown {
             *place = Some(reason.to_owned());
+        } else if place.is_none() {
+            // librdkafka counts connections here, and they are not of one kind.
+            *place = Some("no broker can be reached".to_owned());
         }
         self.next = self.next.min(now + self.pause);
     }
@@ -81,6 +84,11 @@ impl Health {
     /// The group gave partitions, or said that there are none left.
     pub(super) fn joined(&mut self) {
         (self.joined, self.group) = (true, None);
+    }
+
+    /// The group took all partitions back, and will give others.
+    pub(super) fn left(&mut self) {
+        self.joined = false;
     }
 
     /// The brokers do not say where to begin.
@@ -189,7 +197,7 @@ mod tests {
         health.topic(Topic::Window, None);
         assert_eq!(health.state(), State::Starting);
         health.error(Code::AllBrokersDown, "1/1 brokers are down", now);
-        assert_eq!(health.state(), degraded("1/1 brokers are down"));
+        assert_eq!(health.state(), degraded("no broker can be reached"));
         health.heard();
         health.error(Code::GroupAuthorizationFailed, "not in this group", now);
         health.topic(Topic::Window, None);
@@ -200,5 +208,7 @@ mod tests {
         );
         health.joined();
         assert_eq!(health.state(), State::Ok);
+        health.left();
+        assert_eq!(health.state(), State::Starting);
     }
 }

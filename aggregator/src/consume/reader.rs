@@ -204,6 +204,7 @@ impl Reader {
         self.commit();
         self.set_paused(false);
         self.unplaced = None;
+        self.health.left();
         if let Err(error) = self.consumer.unassign() {
             warn!(%error, "partitions cannot be given back");
         }

@@ -1,6 +1,6 @@
 //! From records to events, each once.
 //!
-//! Input: Kafka records as they are. Output: events that hold to the contract ([`decode`]), and whether one was there before
+//! Input: Kafka records as they are. Output: events that hold to the contract ([`decode()`]), and whether one was there before
 //! ([`sequences`]). Pure: times are arguments, nothing here waits.
 
 mod shape;

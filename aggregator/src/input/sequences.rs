@@ -2,7 +2,7 @@
 //!
 //! Input: who made an event, its sequence, and when it was read. Output: whether it is new, and the holes between the sequences
 //! that were seen. A new life of a daemon is a new key: its sequences begin again.
-//! Limits: [`MAX_INTERVALS`](super::intervals::MAX_INTERVALS) intervals a key, [`MAX_KEYS`] keys; a key that was not heard of
+//! Limits: 64 intervals a key, [`MAX_KEYS`] keys; a key that was not heard of
 //! for [`FORGET_AFTER_MS`] is forgotten. Names are held once, however many keys have them.
 
 use std::collections::HashMap;

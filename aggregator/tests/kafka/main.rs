@@ -163,6 +163,10 @@ fn everything_arrives_and_a_killed_broker_costs_nothing() {
     thread::sleep(Duration::from_secs(8));
     let back = Instant::now();
     broker.cluster.restart(1, None).expect("back");
+    println!(
+        "the broker's port is open after {:.1} s",
+        back.elapsed().as_secs_f64()
+    );
     member.until("what was written meanwhile", |member| {
         member.events.len() == before + round_of(20, 10)
     });
@@ -172,6 +176,36 @@ fn everything_arrives_and_a_killed_broker_costs_nothing() {
     );
     member.until("a good state", is_good);
     assert_eq!(member.status().counts.refused, [0; Reason::COUNT]);
+    member.consume.stop();
+}
+
+#[test]
+fn reading_begins_a_horizon_ago_and_passes_nothing_over() {
+    let Some((_broker, brokers)) = broker_with_topics() else {
+        return;
+    };
+    let writer = Writer::new(&brokers);
+    writer.round(20, 0..10);
+    writer.flush();
+    thread::sleep(Duration::from_secs(3));
+    let horizon = Duration::from_secs(2);
+    let mut member = Member::start_with(&settings(&brokers, &[]), horizon);
+    let mut written = 10;
+    // All the while that it finds its place, where nothing is newer than the horizon.
+    while !(member.has_share(12) && member.numbers_of(Topic::Node).len() == 3) {
+        writer.round(20, written..written + 1);
+        written += 1;
+        thread::sleep(Duration::from_millis(20));
+        member.drain();
+    }
+    writer.round(20, written..written + 10);
+    writer.flush();
+    let expected = round_of(20, usize::try_from(written).expect("few"));
+    member.until("all but the old ones", |member| {
+        member.events.len() >= expected
+    });
+    assert_eq!(member.events.len(), expected);
+    assert!(member.events.iter().all(|(_, _, sequence)| *sequence >= 10));
     member.consume.stop();
 }
 

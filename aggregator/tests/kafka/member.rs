@@ -30,7 +30,11 @@ pub struct Member {
 
 impl Member {
     pub fn start(settings: &Kafka) -> Self {
-        let (consume, from) = Consume::start(settings, HORIZON).expect("good settings");
+        Self::start_with(settings, HORIZON)
+    }
+
+    pub fn start_with(settings: &Kafka, horizon: Duration) -> Self {
+        let (consume, from) = Consume::start(settings, horizon).expect("good settings");
         Self {
             consume,
             from,

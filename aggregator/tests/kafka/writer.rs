@@ -28,6 +28,7 @@ impl Writer {
             .set("enable.idempotence", "true")
             .set("message.timeout.ms", "0")
             .set("linger.ms", "5")
+            .set("reconnect.backoff.max.ms", "500")
             .set("log_level", "0")
             .create()
             .expect("a producer");
