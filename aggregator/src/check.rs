@@ -13,7 +13,6 @@ use service::exit;
 
 use crate::cli::CheckArgs;
 use crate::config::Config;
-use crate::consume::Kafka;
 
 /// Runs `check`; the result is the exit code.
 ///
@@ -32,10 +31,6 @@ pub fn run(args: &CheckArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::Re
     }
     if let Some(missing) = config.not_yet() {
         writeln!(err, "warning: {missing}")?;
-    }
-    if let Err(error) = Kafka::of(&config) {
-        writeln!(err, "{error}")?;
-        return Ok(exit::CONFIG);
     }
     if args.offline {
         // The file may be finished elsewhere; that it cannot be run as it is must be said all the same.

@@ -8,6 +8,7 @@ use service::port::{self, Port};
 use service::topics;
 
 use crate::config::{Config, ConfigError};
+use crate::consume::Kafka;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -25,8 +26,8 @@ pub(super) struct Found {
 /// Asks and looks.
 pub(super) fn look(config: &Config) -> Found {
     let mut found = Found::default();
-    match config.ready_to_run() {
-        Ok(()) => ask_brokers(config, &mut found),
+    match config.ready_to_run().and_then(|()| Kafka::of(config)) {
+        Ok(_) => ask_brokers(config, &mut found),
         Err(error) => found.errors.push(error),
     }
     look_at_port(config, &mut found);
