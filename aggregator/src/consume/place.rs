@@ -60,3 +60,44 @@ fn ask<C: ConsumerContext>(
     }
     Ok(answer)
 }
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::ClientConfig;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+    use super::*;
+    use crate::input::Topic;
+
+    #[test]
+    fn where_nothing_is_new_the_end_is_a_number() {
+        let cluster = MockCluster::new(1).expect("a broker in this process");
+        cluster
+            .create_topic(Topic::Window.name(), 2, 1)
+            .expect("a topic");
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", cluster.bootstrap_servers());
+        let producer: BaseProducer = config.create().expect("a producer");
+        for payload in ["a", "b", "c"] {
+            let record: BaseRecord<'_, str, str> = BaseRecord::to(Topic::Window.name())
+                .partition(1)
+                .payload(payload);
+            producer.send(record).expect("room");
+        }
+        producer.flush(TIMEOUT).expect("written");
+        let consumer: BaseConsumer = config.set("group.id", "g").create().expect("a consumer");
+        let partitions = [(Topic::Window, 0), (Topic::Window, 1)];
+        let later_ms = 32_503_680_000_000;
+        let list = since(&consumer, &partitions, later_ms).expect("a place");
+        let offsets: Vec<_> = list.elements().iter().map(|one| one.offset()).collect();
+        assert_eq!(offsets, [Offset::Offset(0), Offset::Offset(3)]);
+        assert_eq!(
+            since(&consumer, &[], 0).map(|list| list.count()),
+            Ok(0),
+            "a member without partitions"
+        );
+        let unknown = since(&consumer, &[(Topic::Pulse, 7)], 0);
+        assert!(unknown.is_err(), "nothing is guessed");
+    }
+}
