@@ -19,7 +19,7 @@ use super::settings::{Kafka, SettingsError};
 use crate::input::{Raw, Reason};
 
 /// Where they go.
-pub const TOPIC: &str = "flowvitals.dlq.v1";
+pub const TOPIC: &str = service::topics::DEAD_LETTERS;
 /// Dead letters in any second.
 pub const MOST_PER_S: usize = 100;
 /// Refusals are logged at most this often; all are counted.

@@ -11,6 +11,7 @@ use sampler_event::{Event, NodeHeartbeat, StreamPulse, StreamWindow, SumError, W
 use service::config::names::{
     MAX_LABEL_NAME_BYTES, MAX_LABEL_VALUE_BYTES, MAX_LABELS, MAX_NAME_BYTES, MAX_NODE_BYTES, name,
 };
+use service::topics;
 use thiserror::Error;
 
 use super::shape::{Cut, submessages};
@@ -59,9 +60,9 @@ impl Topic {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Window => "flowvitals.window.v1",
-            Self::Pulse => "flowvitals.pulse.v1",
-            Self::Node => "flowvitals.node.v1",
+            Self::Window => topics::WINDOW,
+            Self::Pulse => topics::PULSE,
+            Self::Node => topics::NODE,
         }
     }
 
