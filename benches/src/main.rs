@@ -1,7 +1,7 @@
 //! What the sampler costs, measured on this machine. Each bench prints a table; none asserts.
 //!
-//! `cargo xtask bench` runs all, `cargo xtask bench NAME` one. Needs root and BPF, but for `stage`
-//! and `event`. One file per budget; what they share comes first.
+//! `cargo xtask bench` runs all, `cargo xtask bench NAME` one. Needs root and BPF, but for `stage`,
+//! `event`, `scaling` and `rebalance`; the last two need Java and Maven. One file per budget; what they share comes first.
 
 mod cgroup;
 mod floor;
@@ -9,6 +9,7 @@ mod interleaved;
 mod loopback;
 mod machine;
 mod setup;
+mod site;
 mod statistics;
 
 #[path = "../../sampler/event/tests/it/fixture.rs"]
@@ -20,6 +21,8 @@ mod daemon;
 mod event;
 mod live;
 mod program;
+mod rebalance;
+mod scaling;
 mod stage;
 mod walk;
 
@@ -45,6 +48,10 @@ enum Bench {
     Stage,
     /// Events: encoding, decoding, bytes.
     Event,
+    /// Windows through Kafka with 1, 2 and 4 members; live data beside a backlog.
+    Scaling,
+    /// What a join, a leave and a death of a member cost, by protocol of the group.
+    Rebalance,
     /// All of them.
     All,
 }
@@ -61,6 +68,8 @@ impl Bench {
             Self::Daemon => daemon::run(),
             Self::Stage => stage::run(),
             Self::Event => event::run(),
+            Self::Scaling => scaling::run(),
+            Self::Rebalance => rebalance::run(),
             Self::All => Ok(()),
         }
     }
@@ -80,6 +89,10 @@ impl Bench {
             }
             Self::Stage => "none of its own; part of the daemon's CPU time",
             Self::Event => "at most 640 bytes a window with 100 flows, 128 a pulse",
+            Self::Scaling => {
+                "200,000 windows a second and core, decoded; live data at most 2 s late beside a backlog of 10 minutes"
+            }
+            Self::Rebalance => "a dead member's streams are read again within 8 s",
             Self::All => "",
         }
     }
@@ -98,6 +111,9 @@ struct Arguments {
 }
 
 fn main() -> Result<()> {
+    if let Some(member) = rebalance::member_to_kill() {
+        return member;
+    }
     let wanted = Arguments::parse().bench;
     println!("{}", machine::describe()?);
     let all = Bench::value_variants().iter();

@@ -21,14 +21,19 @@ const SECONDS: u64 = 12;
 const RETRANS_SEGS: u64 = 48;
 
 /// A running daemon; ended by force when dropped.
-struct Daemon {
+pub struct Daemon {
     process: Child,
     http: SocketAddr,
     folder: tempfile::TempDir,
 }
 
 impl Daemon {
-    fn start(brokers: &str) -> Self {
+    pub fn start(brokers: &str) -> Self {
+        Self::start_with(brokers, "")
+    }
+
+    /// With more of a configuration.
+    pub fn start_with(brokers: &str, more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         // Free now, and nobody else takes one here in between.
         let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
@@ -36,7 +41,7 @@ impl Daemon {
         let config = folder.path().join("aggregator.toml");
         let brokers: Vec<_> = brokers.split(',').collect();
         let text = format!(
-            "site = \"ams1\"\n[kafka]\nbrokers = {brokers:?}\n[http]\nlisten = \"{http}\"\n"
+            "site = \"ams1\"\n[kafka]\nbrokers = {brokers:?}\n[http]\nlisten = \"{http}\"\n{more}"
         );
         fs::write(&config, text).expect("a configuration");
         let log = File::create(folder.path().join("log")).expect("a log");
@@ -59,7 +64,7 @@ impl Daemon {
     }
 
     /// The body of an answer, if there is one.
-    fn get(&self, path: &str) -> Option<String> {
+    pub fn get(&self, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect(self.http).ok()?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).ok()?;
@@ -73,14 +78,14 @@ impl Daemon {
         serde_json::from_str(&body).expect("JSON")
     }
 
-    fn metric(&self, name: &str) -> f64 {
+    pub fn metric(&self, name: &str) -> f64 {
         let text = self.get("/metrics").expect("metrics");
         let parsed = service::metrics::parse(&text).expect("an exposition");
         let samples = parsed.samples.iter().filter(|sample| sample.name == name);
         samples.map(|sample| sample.value).sum()
     }
 
-    fn wait_for(&self, what: &str, done: impl Fn() -> bool) {
+    pub fn wait_for(&self, what: &str, done: impl Fn() -> bool) {
         let begin = Instant::now();
         while !done() {
             assert!(
@@ -92,7 +97,7 @@ impl Daemon {
         }
     }
 
-    fn stop(mut self) {
+    pub fn stop(mut self) {
         let pid = Pid::from_raw(i32::try_from(self.process.id()).expect("a pid"));
         kill(pid, Signal::SIGTERM).expect("a signal");
         let status = self.process.wait().expect("a status");

@@ -1,8 +1,13 @@
 //! The readers against a real broker: everything arrives, members share and take over, nothing is lost to a dead broker or a slow
 //! owner, and what is no event is buried.
 
+mod cluster;
 mod daemon;
+mod groups;
 mod member;
+mod nodes;
+mod owner;
+mod rights;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -35,12 +40,21 @@ struct Broker {
 
 /// A broker, or a printed reason why there is none; where everything must be there, its absence is a failure.
 fn broker() -> Option<Broker> {
+    start_cluster(&Options::default())
+}
+
+fn start_cluster(options: &Options) -> Option<Broker> {
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    match Cluster::start(&Options::default(), None) {
-        Ok(cluster) => Some(Broker {
-            cluster,
-            _turn: turn,
-        }),
+    let begin = Instant::now();
+    match Cluster::start(options, None) {
+        Ok(cluster) => {
+            let seconds = begin.elapsed().as_secs_f64();
+            println!("{} broker(s) after {seconds:.1} s", options.nodes);
+            Some(Broker {
+                cluster,
+                _turn: turn,
+            })
+        }
         Err(KafkaError::Command(error))
             if std::env::var_os("FLOWVITALS_REQUIRE_KERNEL").is_none() =>
         {

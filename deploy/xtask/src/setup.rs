@@ -17,7 +17,7 @@ enum Sign {
 }
 
 /// What is needed: the sign, the Debian package, and what for.
-const NEEDED: [(Sign, &str, &str); 10] = [
+const NEEDED: [(Sign, &str, &str); 11] = [
     (
         Sign::Program("cc"),
         "build-essential",
@@ -47,6 +47,11 @@ const NEEDED: [(Sign, &str, &str); 10] = [
         "the Kafka broker",
     ),
     (Sign::Program("mvn"), "maven", "the Kafka broker's jars"),
+    (
+        Sign::Program("openssl"),
+        "openssl",
+        "certificates of test clusters",
+    ),
     (
         Sign::Program("systemd-analyze"),
         "systemd",

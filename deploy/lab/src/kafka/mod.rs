@@ -2,9 +2,16 @@
 //!
 //! Each cluster has a folder below `target/kafka/` with a folder per node (properties, data, log,
 //! pid). All listeners are on the loopback of the network namespace that the cluster lives in.
-//! Limits: Java 17 and Maven must be there; no TLS, no ACLs. About 150–250 MB of memory per node.
+//! A cluster with users has what production has: TLS, passwords, and an authorizer that asks for grants.
+//! Limits: Java 17 and Maven must be there, with users `openssl` too. About 150–250 MB of memory per node.
 
+mod access;
+pub mod acl;
+mod acl_client;
+pub mod apply;
+mod certificates;
 mod classpath;
+pub mod declaration;
 mod files;
 mod node;
 pub mod topics;
@@ -14,12 +21,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-pub use files::{declared_topics, work_folder};
+pub use access::Access;
+pub use acl_client::AclError;
+pub use files::{Place, Properties, declared_topics, node_name, work_folder};
 
 use crate::clock;
 use crate::command::CommandError;
 use crate::netns::{Namespace, NetnsError};
-use node::Node;
+use declaration::Copies;
+use node::{Node, User};
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 /// First start on a loaded machine of two cores, with some room.
@@ -71,7 +81,7 @@ pub enum KafkaError {
         /// What librdkafka said.
         source: rdkafka::error::KafkaError,
     },
-    /// topics.toml is wrong.
+    /// The declaration is wrong.
     #[error("{path}: {source}", path = .path.display())]
     Declaration {
         /// The file.
@@ -79,6 +89,20 @@ pub enum KafkaError {
         /// What is wrong.
         source: Box<toml::de::Error>,
     },
+    /// A line of a file of properties is none.
+    #[error("{path}:{line}: not name=value", path = .path.display())]
+    Property {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+    },
+    /// Grants cannot be listed, given or taken back.
+    #[error("grants: {0}")]
+    Acl(#[source] AclError),
+    /// A thread of ours broke.
+    #[error("{0} broke")]
+    Lost(&'static str),
     /// A topic is not as it is declared, and cannot be made so.
     #[error("topic {topic}: {reason}")]
     Topic {
@@ -98,6 +122,10 @@ pub struct Options {
     pub first_port: Option<u16>,
     /// Where its files lie; absent: a folder of its own that goes with it.
     pub folder: Option<PathBuf>,
+    /// Who has a password, beside `admin`, who may do everything. Nobody: an open cluster, without encryption.
+    pub users: Vec<String>,
+    /// More properties of every node, name and value; they win over ours.
+    pub settings: Vec<(String, String)>,
 }
 
 impl Default for Options {
@@ -106,6 +134,8 @@ impl Default for Options {
             nodes: 1,
             first_port: None,
             folder: None,
+            users: Vec::new(),
+            settings: Vec::new(),
         }
     }
 }
@@ -116,7 +146,11 @@ pub struct Cluster {
     nodes: Vec<Node>,
     folder: PathBuf,
     own_folder: bool,
+    users: Vec<User>,
 }
+
+/// Who may do everything in a cluster with users.
+const ADMIN: &str = "admin";
 
 impl Cluster {
     /// Formats and starts a cluster, in `namespace` if there is one, and waits until it answers.
@@ -142,24 +176,84 @@ impl Cluster {
             nodes: Vec::new(),
             folder,
             own_folder,
+            users: users(&options.users)?,
         };
-        let setup = files::Setup::new(&cluster.folder, &ports);
-        for id in 1..=options.nodes {
-            setup.write_node(id)?;
-        }
-        node::format(&classpath, &cluster.folder, options.nodes)?;
-        for (id, port) in (1..).zip(&ports) {
-            let place = cluster.folder.join(id.to_string());
-            let handle = namespace.map(Namespace::path);
-            cluster
-                .nodes
-                .push(Node::new(id, port.broker, place, handle));
-        }
+        cluster.lay_out(&classpath, &ports, options, namespace)?;
         for node in &mut cluster.nodes {
             node.start(&classpath)?;
         }
         cluster.wait_ready(namespace)?;
         Ok(cluster)
+    }
+
+    /// Everything on disk before the first start.
+    fn lay_out(
+        &mut self,
+        classpath: &str,
+        ports: &[Ports],
+        options: &Options,
+        namespace: Option<&Namespace>,
+    ) -> Result<(), KafkaError> {
+        let folder = self.folder.clone();
+        let properties = Properties {
+            secure: !self.users.is_empty(),
+            small: true,
+            more: options.settings.clone(),
+        };
+        let place = |(id, ports): (usize, &Ports)| files::local(&folder, id, *ports);
+        let places: Vec<_> = (1..).zip(ports).map(place).collect();
+        let authority = folder.join("authority");
+        if properties.secure {
+            certificates::make_authority(&authority)?;
+        }
+        for (id, place) in (1..).zip(&places) {
+            files::write_node(&folder, &properties, id, &places)?;
+            if properties.secure {
+                let secrets = Path::new(&place.secrets);
+                certificates::make_node(&authority, secrets, &node_name(id))?;
+            }
+            let handle = namespace.map(Namespace::path);
+            let home = folder.join(id.to_string());
+            self.nodes
+                .push(Node::new(id, place.ports.client, home, handle));
+        }
+        node::format(classpath, &folder, &places, &self.users)
+    }
+
+    /// What a user needs to reach the cluster; of an open cluster, the same for everybody.
+    ///
+    /// # Panics
+    /// When a cluster with users does not know this one.
+    #[must_use]
+    pub fn access(&self, user: &str) -> Access {
+        let mut access = Access::plain(&self.brokers());
+        if self.users.is_empty() {
+            return access;
+        }
+        let known = self.users.iter().find(|known| known.name == user);
+        let Some(User { name, password }) = known else {
+            panic!("there is no user {user}");
+        };
+        let authority = self.folder.join("authority/ca.pem");
+        for (property, value) in [
+            ("security.protocol", "SASL_SSL"),
+            ("ssl.ca.location", &authority.to_string_lossy()),
+            ("sasl.mechanism", "SCRAM-SHA-512"),
+            ("sasl.username", name),
+            ("sasl.password", password),
+        ] {
+            let (property, value) = (property.to_owned(), value.to_owned());
+            access.properties.insert(property, value);
+        }
+        access
+    }
+
+    /// The node that leads the metadata, as far as the living nodes know.
+    #[must_use]
+    pub fn controller(&self) -> Option<usize> {
+        let living = self.nodes.iter().filter(|node| node.is_running());
+        let votes = living.filter_map(Node::vote);
+        votes.max().map(|(_, leader)| leader)
     }
 
     /// `bootstrap.servers` for clients in the cluster's namespace.
@@ -198,6 +292,17 @@ impl Cluster {
         in_namespace(namespace, || node.wait_port(READY))?
     }
 
+    /// Waits until every copy of every partition is in sync; whether that came.
+    #[must_use]
+    pub fn wait_in_sync(&self) -> bool {
+        let (access, wanted) = (
+            self.access(ADMIN),
+            Copies::for_brokers(self.nodes.len()).all,
+        );
+        let wanted = usize::try_from(wanted).unwrap_or(0);
+        clock::wait_until(READY, || access.fewest_in_sync() == Some(wanted))
+    }
+
     /// Ends all nodes orderly (SIGTERM, after 30 s SIGKILL).
     pub fn stop(mut self) {
         node::terminate(&self.folder);
@@ -218,9 +323,9 @@ impl Cluster {
         for node in &mut self.nodes {
             in_namespace(namespace, || node.wait_port(READY))??;
         }
-        let (brokers, wanted) = (self.brokers(), self.nodes.len());
+        let (access, wanted) = (self.access(ADMIN), self.nodes.len());
         let whole = in_namespace(namespace, || {
-            clock::wait_until(READY, || topics::broker_count(&brokers) == Some(wanted))
+            clock::wait_until(READY, || access.broker_count() == Some(wanted))
         })?;
         if whole {
             return Ok(());
@@ -246,10 +351,27 @@ pub fn stop_in(folder: &Path) -> usize {
     node::terminate(folder)
 }
 
+/// The users of a cluster, with passwords of their own; the administrator is one of them.
+fn users(names: &[String]) -> Result<Vec<User>, KafkaError> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names = [ADMIN].into_iter().chain(names.iter().map(String::as_str));
+    let user = |name: &str| {
+        let (name, password) = (name.to_owned(), node::random_id()?);
+        Ok(User { name, password })
+    };
+    names.map(user).collect()
+}
+
 /// Ports of one node.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ports {
+pub struct Ports {
+    /// For clients.
+    pub client: u16,
+    /// For the other brokers, where they do not come as clients do.
     pub broker: u16,
+    /// For the controllers.
     pub controller: u16,
 }
 
@@ -267,9 +389,11 @@ fn ports(options: &Options) -> Result<Vec<Ports>, KafkaError> {
         .map(|node| {
             let step = u16::try_from(node * 10).unwrap_or(u16::MAX);
             let base = options.first_port.map(|first| first.saturating_add(step));
+            let mut port = |after| take(base.map_or(0, |base| base.saturating_add(after)));
             Ok(Ports {
-                broker: take(base.unwrap_or(0))?,
-                controller: take(base.map_or(0, |base| base.saturating_add(1)))?,
+                client: port(0)?,
+                controller: port(1)?,
+                broker: port(2)?,
             })
         })
         .collect()

@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::KafkaError;
-use super::files::{deploy_folder, file_error};
+use super::files::{Place, deploy_folder, file_error};
 use crate::netns;
 use crate::{clock, command};
 
@@ -48,20 +48,53 @@ fn java(classpath: &str) -> Command {
     java
 }
 
-/// Writes the cluster's identity into the data folders of all nodes, one process after another.
-pub(super) fn format(classpath: &str, folder: &Path, nodes: usize) -> Result<(), KafkaError> {
-    let cluster = cluster_id()?;
-    for id in 1..=nodes {
+/// Somebody with a password.
+#[derive(Clone, Debug)]
+pub(super) struct User {
+    pub(super) name: String,
+    pub(super) password: String,
+}
+
+/// Writes the cluster's identity, its first controllers and its users into the data folders of all nodes.
+pub(super) fn format(
+    classpath: &str,
+    folder: &Path,
+    nodes: &[Place],
+    users: &[User],
+) -> Result<(), KafkaError> {
+    let cluster = random_id()?;
+    let mut controllers = Vec::new();
+    for (id, node) in (1..).zip(nodes) {
+        let (host, port, directory) = (&node.host, node.ports.controller, random_id()?);
+        controllers.push(format!("{id}@{host}:{port}:{directory}"));
+    }
+    let controllers = controllers.join(",");
+    let tools = (1..=nodes.len()).map(|id| {
         let mut tool = java(classpath);
         tool.args(["kafka.tools.StorageTool", "format", "-t", &cluster, "-c"])
-            .arg(folder.join(id.to_string()).join("server.properties"));
-        command::run(&mut tool)?;
-    }
-    Ok(())
+            .arg(folder.join(id.to_string()).join("server.properties"))
+            .args(["--initial-controllers", &controllers]);
+        for User { name, password } in users {
+            let user = format!("SCRAM-SHA-512=[name={name},password={password}]");
+            tool.args(["--add-scram", &user]);
+        }
+        tool
+    });
+    // Most of the time is the start of a Java machine: two at a time where there are two processors.
+    std::thread::scope(|scope| {
+        let running: Vec<_> = tools
+            .map(|mut tool| scope.spawn(move || command::run(&mut tool)))
+            .collect();
+        for tool in running {
+            let ended = tool.join().map_err(|_| KafkaError::Lost("format"))?;
+            ended?;
+        }
+        Ok(())
+    })
 }
 
 /// 16 random bytes as Kafka writes them: URL-safe base64 without padding.
-fn cluster_id() -> Result<String, KafkaError> {
+pub(super) fn random_id() -> Result<String, KafkaError> {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let source = Path::new("/dev/urandom");
     let mut bytes = [0_u8; 16];
@@ -140,6 +173,24 @@ impl Node {
             up || self.has_ended()
         });
         if up { Ok(()) } else { Err(self.not_ready()) }
+    }
+
+    /// Whether it was started and not killed.
+    pub(super) fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// Epoch and node that it follows as the leader of the metadata, from the file in which Raft keeps that.
+    pub(super) fn vote(&self) -> Option<(u64, usize)> {
+        let path = self.place.join("data/__cluster_metadata-0/quorum-state");
+        let text = fs::read_to_string(path).ok()?;
+        let number = |name: &str| -> Option<u64> {
+            let (_, rest) = text.split_once(&format!("\"{name}\":"))?;
+            let end = rest.find([',', '}'])?;
+            rest[..end].trim().parse().ok()
+        };
+        let leader = usize::try_from(number("leaderId")?).ok()?;
+        Some((number("leaderEpoch")?, leader))
     }
 
     fn has_ended(&mut self) -> bool {
@@ -222,9 +273,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cluster_id_is_22_digits_and_no_option() {
+    fn an_id_is_22_digits_and_no_option() {
         for _ in 0..200 {
-            let id = cluster_id().unwrap();
+            let id = random_id().unwrap();
             assert_eq!(id.len(), 22);
             assert!(!id.starts_with('-'), "{id}");
         }
