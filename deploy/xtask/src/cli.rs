@@ -28,6 +28,9 @@ pub enum Command {
     /// A real Kafka cluster on this machine's loopback, for development.
     #[command(subcommand)]
     Kafka(Kafka),
+    /// A real Cassandra on this machine's loopback, for development.
+    #[command(subcommand)]
+    Cassandra(Cassandra),
 }
 
 /// Options of the demo.
@@ -65,5 +68,18 @@ pub enum Kafka {
         brokers: u8,
     },
     /// End them and remove their data.
+    Down,
+}
+
+/// What to do with Cassandra.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Cassandra {
+    /// Start one node on 127.0.0.1:9042, or a ring on 127.0.0.1, 127.0.0.2, …
+    Up {
+        /// How many; one takes 0.5 GB of memory.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
+        nodes: u8,
+    },
+    /// End it and remove its data.
     Down,
 }

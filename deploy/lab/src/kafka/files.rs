@@ -1,60 +1,42 @@
 //! Where the cluster's files lie, and the properties of each node.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{KafkaError, Ports};
-
-fn deploy() -> &'static Path {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap_or(here)
-}
-
-/// `deploy/kafka`, where the declarations are.
-pub(super) fn deploy_folder() -> PathBuf {
-    deploy().join("kafka")
-}
+use super::{KIND, NodePorts};
+use crate::server::{ServerError, file_error};
 
 /// The one file that declares the topics.
 #[must_use]
 pub fn declared_topics() -> PathBuf {
-    deploy_folder().join("topics.toml")
+    KIND.deploy_folder().join("topics.toml")
 }
 
 /// `target/kafka`: everything that is made.
 #[must_use]
 pub fn work_folder() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| deploy().with_file_name("target"), PathBuf::from);
-    // Java and we must mean the same by it, wherever each is started.
-    std::path::absolute(target.join("kafka")).unwrap_or_else(|_| target.join("kafka"))
-}
-
-pub(super) fn file_error(path: &Path) -> impl FnOnce(io::Error) -> KafkaError {
-    let path = path.to_owned();
-    move |source| KafkaError::File { path, source }
+    KIND.work_folder()
 }
 
 /// What all nodes of one cluster share.
 pub(super) struct Setup<'a> {
     folder: &'a Path,
-    ports: &'a [Ports],
+    ports: &'a [NodePorts],
 }
 
 impl<'a> Setup<'a> {
-    pub(super) fn new(folder: &'a Path, ports: &'a [Ports]) -> Self {
+    pub(super) fn new(folder: &'a Path, ports: &'a [NodePorts]) -> Self {
         Self { folder, ports }
     }
 
     /// Writes the properties of node `id`, counted from 1, into a folder without old data.
-    pub(super) fn write_node(&self, id: usize) -> Result<(), KafkaError> {
+    pub(super) fn write_node(&self, id: usize) -> Result<(), ServerError> {
         let place = self.folder.join(id.to_string());
         if place.exists() {
             fs::remove_dir_all(&place).map_err(file_error(&place))?;
         }
         fs::create_dir_all(&place).map_err(file_error(&place))?;
-        let template = deploy_folder().join("server.properties.in");
+        let template = KIND.deploy_folder().join("server.properties.in");
         let template_text = fs::read_to_string(&template).map_err(file_error(&template))?;
         let path = place.join("server.properties");
         fs::write(&path, self.fill(&template_text, id, &place)).map_err(file_error(&path))
@@ -93,7 +75,7 @@ mod tests {
 
     #[test]
     fn every_word_of_the_template_is_filled_in() {
-        let ports = [19092, 19102, 19112].map(|broker| Ports {
+        let ports = [19092, 19102, 19112].map(|broker| NodePorts {
             broker,
             controller: broker + 1,
         });

@@ -17,7 +17,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use serde::Deserialize;
 
 use super::KafkaError;
-use super::files::file_error;
+use crate::server::file_error;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
