@@ -28,6 +28,9 @@ pub enum Command {
     /// A real Kafka cluster on this machine's loopback, for development.
     #[command(subcommand)]
     Kafka(Kafka),
+    /// A real Cassandra on this machine's loopback, for development.
+    #[command(subcommand)]
+    Cassandra(Cassandra),
 }
 
 /// Options of the demo.
@@ -110,4 +113,17 @@ pub struct KafkaCluster {
     /// Leave rights alone: a cluster where everybody may do everything.
     #[arg(long)]
     pub no_grants: bool,
+}
+
+/// What to do with Cassandra.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Cassandra {
+    /// Start one node on 127.0.0.1:9042, or a ring on 127.0.0.1, 127.0.0.2, …
+    Up {
+        /// How many; one takes 0.5 GB of memory.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
+        nodes: u8,
+    },
+    /// End it and remove its data.
+    Down,
 }

@@ -2,7 +2,7 @@
 //!
 //! Every command says what it is about to change, cleans up after itself, and exits with 0 only
 //! when it did all of it. This program needs nothing but a compiler to build; what speaks with
-//! Kafka is the second program, `xtask-stack`, which this one builds once the set-up is done.
+//! servers is the second program, `xtask-stack`, which this one builds once the set-up is done.
 
 mod cli;
 mod ebpf;
@@ -51,7 +51,7 @@ fn run() -> Result<bool> {
             process::run(process::cargo().args(["build", "--release", "--package", "sampler"]))?;
             stack(true)?;
         }
-        Command::Kafka(_) => {
+        Command::Kafka(_) | Command::Cassandra(_) => {
             setup::run()?;
             stack(false)?;
         }
@@ -87,7 +87,7 @@ fn bench_of(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Builds the program that speaks with Kafka and hands it our arguments, as root if it must be.
+/// Builds the program that speaks with servers and hands it our arguments, as root if it must be.
 fn stack(as_root: bool) -> Result<()> {
     println!("building the servers' side");
     process::run(process::cargo().args([

@@ -44,9 +44,9 @@ const NEEDED: [(Sign, &str, &str); 11] = [
     (
         Sign::Program("java"),
         "default-jre-headless",
-        "the Kafka broker",
+        "Kafka and Cassandra",
     ),
-    (Sign::Program("mvn"), "maven", "the Kafka broker's jars"),
+    (Sign::Program("mvn"), "maven", "their jars"),
     (
         Sign::Program("openssl"),
         "openssl",

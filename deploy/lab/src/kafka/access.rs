@@ -11,7 +11,7 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::KafkaError;
-use super::files::file_error;
+use crate::server::file_error;
 
 /// Brokers and properties.
 #[derive(Clone, Default)]

@@ -214,7 +214,10 @@ fn outcome(code: RDKafkaErrorCode, words: String) -> Result<(), AclError> {
     match code {
         RDKafkaErrorCode::NoError => Ok(()),
         RDKafkaErrorCode::SecurityDisabled => Err(AclError::NoAuthorizer),
-        // The broker's words are its own; librdkafka's say which error it was.
+        // A broker's words about this one show its own request.
+        RDKafkaErrorCode::ClusterAuthorizationFailed => {
+            Err(AclError::Refused(ClientError::AdminOp(code).to_string()))
+        }
         _ => Err(AclError::Refused(format!(
             "{}: {words}",
             ClientError::AdminOp(code)

@@ -7,23 +7,22 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::KafkaError;
-use super::files::file_error;
 use crate::command;
+use crate::server::{ServerError, file_error};
 
 const CURVE: &str = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
 const EXTENSIONS: &str =
     "subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n";
 
 /// Makes the authority in `folder`.
-pub(super) fn make_authority(folder: &Path) -> Result<(), KafkaError> {
+pub(super) fn make_authority(folder: &Path) -> Result<(), ServerError> {
     fs::create_dir_all(folder).map_err(file_error(folder))?;
     let words = format!("req -x509 {CURVE} -days 30 -subj /CN=test-ca -keyout ca.key -out ca.pem");
     openssl(folder, &words)
 }
 
 /// Makes a node's certificate by the authority in `folder`; `place` gets the node's files.
-pub(super) fn make_node(folder: &Path, place: &Path, name: &str) -> Result<(), KafkaError> {
+pub(super) fn make_node(folder: &Path, place: &Path, name: &str) -> Result<(), ServerError> {
     fs::create_dir_all(place).map_err(file_error(place))?;
     let extensions = folder.join("extensions");
     fs::write(&extensions, EXTENSIONS).map_err(file_error(&extensions))?;
@@ -49,7 +48,7 @@ pub(super) fn make_node(folder: &Path, place: &Path, name: &str) -> Result<(), K
     Ok(())
 }
 
-fn openssl(folder: &Path, words: &str) -> Result<(), KafkaError> {
+fn openssl(folder: &Path, words: &str) -> Result<(), ServerError> {
     let mut openssl = Command::new("openssl");
     openssl.args(words.split(' ')).current_dir(folder);
     command::run(&mut openssl)?;

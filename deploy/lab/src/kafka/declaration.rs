@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::KafkaError;
 use super::acl::{Acl, Operation, Pattern, Resource};
-use super::files::file_error;
+use crate::server::file_error;
 
 /// The declaration file.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]

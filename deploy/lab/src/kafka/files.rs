@@ -1,40 +1,22 @@
 //! Where the cluster's files lie, and the properties of each node.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use super::declaration::Copies;
-use super::{KafkaError, Ports};
-
-fn deploy() -> &'static Path {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap_or(here)
-}
-
-/// `deploy/kafka`, where the declarations are.
-pub(super) fn deploy_folder() -> PathBuf {
-    deploy().join("kafka")
-}
+use super::{KIND, NodePorts};
+use crate::server::{ServerError, file_error};
 
 /// The one file that declares topics and grants.
 #[must_use]
 pub fn declared_topics() -> PathBuf {
-    deploy_folder().join("cluster.toml")
+    KIND.deploy_folder().join("cluster.toml")
 }
 
 /// `target/kafka`: everything that is made.
 #[must_use]
 pub fn work_folder() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| deploy().with_file_name("target"), PathBuf::from);
-    // Java and we must mean the same by it, wherever each is started.
-    std::path::absolute(target.join("kafka")).unwrap_or_else(|_| target.join("kafka"))
-}
-
-pub(super) fn file_error(path: &Path) -> impl FnOnce(io::Error) -> KafkaError {
-    let path = path.to_owned();
-    move |source| KafkaError::File { path, source }
+    KIND.work_folder()
 }
 
 /// One node, as its properties name it.
@@ -43,7 +25,7 @@ pub struct Place {
     /// Name or address at which clients and the other nodes reach it.
     pub host: String,
     /// Its ports.
-    pub ports: Ports,
+    pub ports: NodePorts,
     /// Folder of its data.
     pub data: String,
     /// Folder of its key and certificates.
@@ -66,7 +48,7 @@ impl Properties {
     ///
     /// # Errors
     /// When a template cannot be read.
-    pub fn of_node(&self, id: usize, nodes: &[Place]) -> Result<String, KafkaError> {
+    pub fn of_node(&self, id: usize, nodes: &[Place]) -> Result<String, ServerError> {
         let listeners = match self.secure {
             true => "listeners-secure.properties.in",
             false => "listeners-plain.properties.in",
@@ -74,7 +56,7 @@ impl Properties {
         let small = self.small.then_some("small.properties");
         let mut template = String::new();
         for file in ["node.properties.in", listeners].into_iter().chain(small) {
-            let path = deploy_folder().join(file);
+            let path = KIND.deploy_folder().join(file);
             template += &fs::read_to_string(&path).map_err(file_error(&path))?;
         }
         for (name, value) in &self.more {
@@ -118,7 +100,7 @@ fn words(id: usize, nodes: &[Place]) -> [(&'static str, String); 12] {
 }
 
 /// The node's place in a cluster below `folder` on this machine.
-pub(super) fn local(folder: &Path, id: usize, ports: Ports) -> Place {
+pub(super) fn local(folder: &Path, id: usize, ports: NodePorts) -> Place {
     let place = folder.join(id.to_string());
     Place {
         host: "127.0.0.1".to_owned(),
@@ -134,7 +116,7 @@ pub(super) fn write_node(
     properties: &Properties,
     id: usize,
     nodes: &[Place],
-) -> Result<(), KafkaError> {
+) -> Result<(), ServerError> {
     let place = folder.join(id.to_string());
     if place.exists() {
         fs::remove_dir_all(&place).map_err(file_error(&place))?;
@@ -149,7 +131,7 @@ mod tests {
     use super::*;
 
     fn nodes() -> Vec<Place> {
-        let ports = |client| Ports {
+        let ports = |client| NodePorts {
             client,
             broker: client + 1,
             controller: client + 2,

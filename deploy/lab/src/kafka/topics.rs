@@ -19,8 +19,8 @@ pub use super::declaration::Topic;
 use super::access::Access;
 use super::acl_client::{AclClient, TIMEOUT};
 use super::declaration::{Copies, Declaration};
-use super::files::file_error;
 use super::{AclError, KafkaError};
+use crate::server::file_error;
 
 /// How long the list of topics may lag behind their making.
 const SETTLED: Duration = Duration::from_secs(20);

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use lab::kafka::apply::{self, Grants, Line};
 use lab::kafka::declaration::{Copies, Declaration};
-use lab::kafka::{self, Access, Cluster, Options, Place, Ports, Properties, topics};
+use lab::kafka::{self, Access, Cluster, NodePorts, Options, Place, Properties, topics};
 
 use crate::cli::{Kafka, KafkaCluster};
 
@@ -78,7 +78,7 @@ fn report(lines: &[Line], word: &str) -> Result<()> {
 }
 
 /// Ports of a production node; nothing else listens on a broker's machine.
-const PORTS: Ports = Ports {
+const PORTS: NodePorts = NodePorts {
     client: 9092,
     broker: 9093,
     controller: 9094,
