@@ -16,6 +16,8 @@ pub mod alert;
 
 pub mod consume;
 
+pub mod publish;
+
 pub mod api;
 
 pub mod daemon;
