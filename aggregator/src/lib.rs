@@ -18,6 +18,8 @@ pub mod consume;
 
 pub mod publish;
 
+pub mod test_alert;
+
 pub mod api;
 
 pub mod daemon;
