@@ -16,6 +16,10 @@ pub mod alert;
 
 pub mod consume;
 
+pub mod publish;
+
+pub mod test_alert;
+
 pub mod api;
 
 pub mod daemon;

@@ -18,5 +18,6 @@ mod rfc3339;
 pub use content::{Alert, Evidence, Record};
 pub use episode::{Ended, Episode, FiredBy, Kind, Notice, Observation, Peak, State, Superseded};
 pub use nodata::NoData;
+pub use rfc3339::utc;
 pub use rule::{Active, Key, Rule, RuleMetric, Verdict};
 pub use suspect::{Agreement, Change, Design, StreamDetector, Suspicion};

@@ -75,7 +75,8 @@ fn read_whole(mut section: Section<'_>, config: &mut Config, findings: &mut Find
         config.http = Http::read(http, findings);
     }
     if let Some(alertmanager) = section.table(findings, "alertmanager", "alertmanager") {
-        config.alertmanager = Alertmanager::read(alertmanager, findings);
+        (config.alertmanager, config.places.alertmanager) =
+            Alertmanager::read(alertmanager, findings);
     }
     read_alerts(&mut section, config, findings);
     section.refuse(findings, "forward", "is not built yet; remove it");

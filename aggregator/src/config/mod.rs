@@ -64,6 +64,8 @@ pub struct Places {
     pub kafka_properties: BTreeMap<String, Place>,
     /// `http.listen`
     pub http_listen: Option<Place>,
+    /// Options of `alertmanager` that name files, by name.
+    pub alertmanager: BTreeMap<&'static str, Place>,
 }
 
 impl Default for Config {

@@ -18,8 +18,8 @@ pub const MIN_FLOWS: u64 = 30;
 const CLEAR_SHARE: f64 = 0.7;
 /// Longest glob, bytes.
 const MAX_GLOB_BYTES: usize = 128;
-/// Raised by the aggregator itself, always.
-const WATCHDOG: &str = "FlowvitalsWatchdog";
+/// Raised by the aggregator itself: always, and when it is asked to.
+const OWN: [&str; 2] = ["FlowvitalsWatchdog", "FlowvitalsTest"];
 
 /// What a rule measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,8 +230,8 @@ fn required<'a, T>(
 
 fn rule_name(value: &DeValue<'_>) -> Parsed<String> {
     match text(value)? {
-        WATCHDOG => Err(Wrong::new(
-            format!("`{WATCHDOG}` is raised by the aggregator itself"),
+        name if OWN.contains(&name) => Err(Wrong::new(
+            format!("`{name}` is raised by the aggregator itself"),
             "another name",
         )),
         name => names::name(name, MAX_NAME_BYTES),

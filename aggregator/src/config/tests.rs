@@ -145,6 +145,8 @@ fn the_commented_values_of_the_example_are_the_defaults() {
     let (whole, rules) = EXAMPLE.split_once("# [[alert]]").expect("an example rule");
     let shown: String = whole
         .lines()
+        // The other way to log in; both at once are refused.
+        .filter(|line| !line.starts_with("# token_file"))
         .map(|line| match line.strip_prefix("# ") {
             Some(option) if is_option(option) => format!("{option}\n"),
             _ => format!("{line}\n"),
@@ -161,6 +163,12 @@ fn the_commented_values_of_the_example_are_the_defaults() {
             password_file: Some("/etc/flowvitals/cassandra.password".into()),
             tls_ca: Some("/etc/flowvitals/cassandra-ca.pem".into()),
             ..default.store
+        },
+        alertmanager: Alertmanager {
+            username: Some("flowvitals".to_owned()),
+            password_file: Some("/etc/flowvitals/alertmanager.password".into()),
+            tls_ca: Some("/etc/flowvitals/alertmanager-ca.pem".into()),
+            ..default.alertmanager
         },
         places: config.places.clone(),
         warnings: config.warnings.clone(), // what a store that is none has no use for
@@ -217,7 +225,10 @@ fn the_example_names_every_option() {
             ],
         ),
         ("[http]\n", vec!["listen"]),
-        ("[alertmanager]\n", vec!["urls"]),
+        (
+            "[alertmanager]\n",
+            vec!["urls", "username", "password_file", "token_file", "tls_ca"],
+        ),
         (
             RULE,
             vec![
@@ -505,12 +516,6 @@ fn what_is_not_built_is_refused() {
             "6:1: http.client_ca: is not built yet",
         ],
     );
-    check(
-        "[alertmanager]\nurls = ['https://a:9093']",
-        &[
-            "2:9: alertmanager.urls: `https://a:9093`: https is not built yet (allowed: http://host:port",
-        ],
-    );
 }
 
 #[test]
@@ -682,6 +687,8 @@ fn alertmanager_urls() {
         "http://a/b#c",
         "http://2001:db8::7",
         "ftp://a",
+        "https://",
+        "httpss://a",
     ] {
         check(
             &format!("[alertmanager]\nurls = ['{wrong}']"),
@@ -695,8 +702,41 @@ fn alertmanager_urls() {
 }
 
 #[test]
+fn one_way_to_log_in_to_alertmanagers() {
+    let section = |rest: &str| format!("[alertmanager]\nurls = ['https://a:9093']\n{rest}");
+    for (rest, wrong) in [
+        ("username = 'u'", "3:12: alertmanager.username: "),
+        ("password_file = '/p'", "3:17: alertmanager.password_file: "),
+        (
+            "username = 'u'\npassword_file = '/p'\ntoken_file = '/t'",
+            "5:14: alertmanager.token_file: ",
+        ),
+        (
+            "username = 'u:v'\npassword_file = '/p'",
+            "3:12: alertmanager.username: ",
+        ),
+        ("token_file = 't'", "3:14: alertmanager.token_file: "),
+    ] {
+        check(&section(rest), &[wrong]);
+    }
+    let good = parse(&section("token_file = '/t'\ntls_ca = '/c'")).expect("valid");
+    assert_eq!(good.warnings, []);
+    let open = "[alertmanager]\nurls = ['http://a']\ntls_ca = '/c'\ntoken_file = '/t'";
+    let warnings = parse(open).expect("valid").warnings;
+    let options: Vec<_> = warnings.iter().map(|found| found.option.as_str()).collect();
+    assert_eq!(options, ["alertmanager.tls_ca", "alertmanager.token_file"]);
+}
+
+#[test]
 fn rule_names() {
-    for wrong in ["''", "'a b'", "'a|b'", "7", "'FlowvitalsWatchdog'"] {
+    for wrong in [
+        "''",
+        "'a b'",
+        "'a|b'",
+        "7",
+        "'FlowvitalsWatchdog'",
+        "'FlowvitalsTest'",
+    ] {
         check(&RULE.replace("'a'", wrong), &["2:8: alert.name: "]);
     }
     check(
