@@ -17,7 +17,7 @@ enum Sign {
 }
 
 /// What is needed: the sign, the Debian package, and what for.
-const NEEDED: [(Sign, &str, &str); 10] = [
+const NEEDED: [(Sign, &str, &str); 11] = [
     (
         Sign::Program("cc"),
         "build-essential",
@@ -47,6 +47,11 @@ const NEEDED: [(Sign, &str, &str); 10] = [
         "the Kafka broker",
     ),
     (Sign::Program("mvn"), "maven", "the Kafka broker's jars"),
+    (
+        Sign::Package,
+        "python3-venv",
+        "trying the HTTP interface with schemathesis",
+    ),
     (
         Sign::Program("systemd-analyze"),
         "systemd",
