@@ -4,14 +4,23 @@
 //! |---|---|
 //! | `/healthz` | 200 while events flow, 503 with the reason otherwise |
 //! | `/metrics` | the aggregator's own Prometheus metrics |
+//! | `/openapi.json` | all of this for programs |
 //! | `/api/v1/streams` | streams with their nodes and labels |
 //! | `/api/v1/streams/{stream}/total` | one quantity over the last `over_s` seconds, with its interval |
 //! | `/api/v1/streams/{stream}/windows` | a series in steps of `step_ms` |
 //!
-//! Every error is JSON `{"error": …}` with the status that fits: 400 what was asked wrongly, 404 what is not there. Limits: spans
-//! inside the horizon, [`MAX_POINTS`] points, ten seconds a request. Where the socket is bound is the configuration's business.
+//! Every error is JSON `{"error": …}` with the status that fits: 400 what is not as the document says, 404 what is not there, 422
+//! what is right one by one but not together. Limits: spans inside the horizon, [`MAX_POINTS`] points, ten seconds a request. Where
+//! the socket is bound is the configuration's business.
+//!
+//! An endpoint is a function with `#[utoipa::path(get, path, tag, params(Asked<…>), responses(…, Refused))]`, registered by one line
+//! in [`routes`]: router and document come from the same place. Its parameters are constants of type [`Parameter`], listed in an
+//! implementation of [`Asks`]; it takes them as [`Asked`], checked. Bodies derive `ToSchema`. `cargo xtask api` then tries it with
+//! thousands of right and wrong requests.
 
+mod document;
 mod error;
+mod parameter;
 mod query;
 mod streams;
 
@@ -23,14 +32,16 @@ use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use service::metrics::text;
 use tokio::net::TcpListener;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::daemon::Site;
 
-pub use error::ApiError;
-pub use query::MAX_POINTS;
+pub use error::{ApiError, ErrorBody, Refused};
+pub use parameter::{Kind, Parameter};
+pub use query::{Asked, Asks, MAX_POINTS, Nothing};
 
 /// Longest a request may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,14 +60,21 @@ pub async fn serve(
         .await
 }
 
-/// All routes.
+/// All endpoints, with their place in the document.
+fn routes() -> OpenApiRouter<Arc<Site>> {
+    OpenApiRouter::with_openapi(document::frame())
+        .routes(routes!(health))
+        .routes(routes!(metrics))
+        .routes(routes!(document::document))
+        .routes(routes!(streams::list))
+        .routes(routes!(streams::total))
+        .routes(routes!(streams::windows))
+}
+
+/// All that is answered.
 pub fn router(site: Arc<Site>) -> Router {
-    Router::new()
-        .route("/healthz", get(health))
-        .route("/metrics", get(metrics))
-        .route("/api/v1/streams", get(streams::list))
-        .route("/api/v1/streams/{stream}/total", get(streams::total))
-        .route("/api/v1/streams/{stream}/windows", get(streams::windows))
+    let (router, _) = routes().split_for_parts();
+    router
         .fallback(async || ApiError::NotFound("no such path".to_owned()))
         .method_not_allowed_fallback(async || ApiError::Method)
         .layer(middleware::from_fn(in_time))
@@ -70,6 +88,16 @@ async fn in_time(request: Request, next: Next) -> Response {
     }
 }
 
+/// Whether events flow.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "operation",
+    responses(
+        (status = 200, description = "Events flow.", content_type = "text/plain", body = String),
+        Refused,
+    )
+)]
 async fn health(State(site): State<Arc<Site>>) -> Response {
     match site.trouble() {
         None => "ok\n".into_response(),
@@ -77,6 +105,16 @@ async fn health(State(site): State<Arc<Site>>) -> Response {
     }
 }
 
+/// The aggregator's own metrics, as Prometheus reads them.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "operation",
+    responses(
+        (status = 200, description = "The exposition.", content_type = "text/plain", body = String),
+        Refused,
+    )
+)]
 async fn metrics(State(site): State<Arc<Site>>) -> Response {
     let body = text::render(&site.families());
     ([(CONTENT_TYPE, text::CONTENT_TYPE)], body).into_response()

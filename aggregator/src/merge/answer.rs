@@ -2,6 +2,8 @@
 
 use sampler_event::{Estimate, Insufficient, Metric};
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
 use super::Presence;
 
@@ -29,6 +31,16 @@ impl Quantity {
         Self::StallRatio,
         Self::RttSlowRatio,
     ];
+    /// Their names.
+    pub const NAMES: [&'static str; Self::ALL.len()] = {
+        let mut names = [""; Self::ALL.len()];
+        let mut at = 0;
+        while at < names.len() {
+            names[at] = Self::ALL[at].name();
+            at += 1;
+        }
+        names
+    };
 
     /// Its name.
     pub const fn name(self) -> &'static str {
@@ -61,7 +73,7 @@ impl Quantity {
 }
 
 /// An estimate over all flows of a stream, with all that its reader needs to judge it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Answer {
     /// The estimate; none: see `reason`.
     pub value: Option<f64>,
@@ -133,13 +145,14 @@ impl Answer {
 }
 
 /// One step of a series: sums over it, scaled by nothing, and what they say about all flows.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Point {
     /// Begin of the step, Unix ms.
     pub from_ms: u64,
     /// End of the step, Unix ms.
     pub to_ms: u64,
     /// Sums of the counters of sampled flows; `flows_seen` is exact.
+    #[schema(schema_with = counters_schema)]
     pub counters: sampler_event::Counters,
     /// Ratio of retransmitted segments over all flows.
     pub retrans_ratio: Answer,
@@ -153,4 +166,19 @@ pub struct Point {
     pub flows_open: u64,
     /// Stalls of sampled flows open at the end of the step.
     pub stalls_open: u64,
+}
+
+/// The counters by name, as they are written.
+fn counters_schema() -> Object {
+    let zero = serde_json::to_value(sampler_event::Counters::default()).unwrap_or_default();
+    let names = zero.as_object().into_iter().flat_map(|all| all.keys());
+    let counter = || {
+        let counter = ObjectBuilder::new().schema_type(Type::Integer);
+        counter.minimum(Some(utoipa::Number::UInt(0)))
+    };
+    names
+        .fold(ObjectBuilder::new(), |object, name| {
+            object.property(name, counter()).required(name)
+        })
+        .build()
 }

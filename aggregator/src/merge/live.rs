@@ -21,6 +21,9 @@ pub const MAX_STREAMS: usize = 4096;
 /// A node whose clock is further ahead of the broker's does not move the site's time.
 pub const AHEAD_MS: u64 = 2_000;
 
+/// How far back questions can reach, unless it is said otherwise.
+pub const HORIZON_MS: u64 = 120_000;
+
 /// How to merge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LiveOptions {
@@ -35,7 +38,7 @@ pub struct LiveOptions {
 impl Default for LiveOptions {
     fn default() -> Self {
         Self {
-            horizon_ms: 120_000,
+            horizon_ms: HORIZON_MS,
             lateness_ms: 2_000,
             node_forget_after_ms: 900_000,
         }

@@ -10,5 +10,5 @@ mod live;
 mod nodes;
 
 pub use answer::{Answer, Point, Quantity};
-pub use live::{Added, Live, LiveOptions, Unknown};
+pub use live::{Added, HORIZON_MS, Live, LiveOptions, Unknown};
 pub use nodes::{NodeInfo, Nodes, Presence};

@@ -18,6 +18,8 @@ pub enum Command {
     Demo(Demo),
     /// Check and test everything, with the set-up that it needs.
     Test,
+    /// Try the aggregator's HTTP interface with what its OpenAPI document allows and forbids (schemathesis).
+    Api,
     /// Measure what the sampler costs on this machine, and print tables.
     Bench(Bench),
     /// Install the system packages that building, testing and the demo need.

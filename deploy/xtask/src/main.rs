@@ -4,6 +4,7 @@
 //! when it did all of it. This program needs nothing but a compiler to build; what speaks with
 //! servers is the second program, `xtask-stack`, which this one builds once the set-up is done.
 
+mod api;
 mod cli;
 mod ebpf;
 mod paths;
@@ -39,6 +40,10 @@ fn run() -> Result<bool> {
         Command::Ebpf(Ebpf::Build) => ebpf::build()?,
         Command::Ebpf(Ebpf::Verify) => ebpf::verify()?,
         Command::Test => return test::run(),
+        Command::Api => {
+            setup::run()?;
+            api::run()?;
+        }
         Command::Bench(bench) => bench_of(&bench.name)?,
         Command::Demo(_) => {
             println!(

@@ -53,6 +53,11 @@ const NEEDED: [(Sign, &str, &str); 11] = [
         "certificates of test clusters",
     ),
     (
+        Sign::Package,
+        "python3-venv",
+        "trying the HTTP interface with schemathesis",
+    ),
+    (
         Sign::Program("systemd-analyze"),
         "systemd",
         "checking the unit file",

@@ -1,11 +1,14 @@
 //! The HTTP interface over a site of two nodes, as a client sees it.
 
+#[path = "../fixture/site.rs"]
+mod fixture;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use aggregator::api;
 use aggregator::daemon::Site;
 use aggregator::merge::LiveOptions;
-use sampler_event::{Event, LifeCycle, NodeHeartbeat, StreamState, StreamWindow};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -13,60 +16,11 @@ use tokio::net::{TcpListener, TcpStream};
 const BEGIN_MS: u64 = 1_700_000_000_000;
 const SECONDS: u64 = 20;
 
-fn window(node: &str, start_ms: u64) -> StreamWindow {
-    StreamWindow {
-        node: node.to_owned(),
-        stream: "sport-1".to_owned(),
-        instance: 7,
-        window_start_ms: start_ms,
-        window_ms: 1_000,
-        observed_ms: 1_000,
-        sampling_rate: 0.5,
-        rate_epoch: 1,
-        flows_seen: 3,
-        flows_active: 50,
-        flows_active_10s: 50,
-        flows_open: 50,
-        retrans_segs: 32,
-        data_segs_out: 1_600,
-        g_retrans_segs: vec![2; 16],
-        g_data_segs_out: vec![100; 16],
-        ..StreamWindow::default()
-    }
-}
-
-fn heartbeat(node: &str, start_ms: u64) -> NodeHeartbeat {
-    let stream = |name: &str, degraded: &str| StreamState {
-        stream: name.to_owned(),
-        degraded: degraded.to_owned(),
-        ..StreamState::default()
-    };
-    NodeHeartbeat {
-        node: node.to_owned(),
-        instance: 7,
-        window_start_ms: start_ms,
-        window_ms: 1_000,
-        life_cycle: LifeCycle::Run.into(),
-        streams: vec![
-            stream("sport-1", ""),
-            stream("news", "cgroup /x is not there"),
-        ],
-        ..NodeHeartbeat::default()
-    }
-}
-
 /// A site with 20 s of two nodes, served on a port of its own.
 async fn site() -> (Arc<Site>, std::net::SocketAddr) {
     let site = Arc::new(Site::new("ams1", LiveOptions::default()));
     for second in 0..SECONDS {
-        let start_ms = BEGIN_MS + second * 1_000;
-        let events = ["edge-1", "edge-2"].into_iter().flat_map(|node| {
-            [
-                Event::Window(Box::new(window(node, start_ms))),
-                Event::Node(Box::new(heartbeat(node, start_ms))),
-            ]
-        });
-        site.take(events.map(|event| (event, 0, start_ms + 1_040)));
+        fixture::play(&site, BEGIN_MS + second * 1_000);
     }
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("its address");
@@ -79,14 +33,20 @@ async fn site() -> (Arc<Site>, std::net::SocketAddr) {
 }
 
 async fn ask(address: std::net::SocketAddr, method: &str, path: &str) -> (u16, String) {
+    let answer = whole(address, method, path).await;
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok());
+    (status.expect("a status"), body.to_owned())
+}
+
+/// The answer with its head.
+async fn whole(address: std::net::SocketAddr, method: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).await.expect("a connection");
     let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("sent");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.expect("an answer");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok());
-    (status.expect("a status"), body.to_owned())
+    answer
 }
 
 async fn get(address: std::net::SocketAddr, path: &str) -> (u16, Value) {
@@ -224,12 +184,12 @@ async fn what_is_asked_wrongly_is_said() {
         ),
         (
             format!("{base}/windows?from_ms=9000&to_ms=9000"),
-            400,
+            422,
             "not after",
         ),
         (
             format!("{base}/windows?from_ms=0&to_ms={BEGIN_MS}"),
-            400,
+            422,
             "more than 1000 points",
         ),
         (
@@ -238,6 +198,18 @@ async fn what_is_asked_wrongly_is_said() {
             "no such stream",
         ),
         ("/api/v2".to_owned(), 404, "no such path"),
+        ("/api/v1/streams?x=1".to_owned(), 400, "there are none here"),
+        (
+            format!("{base}/total?metric=retrans_segs&over_s=%2B5"),
+            400,
+            "not a whole number",
+        ),
+        ("/api/v1/streams/%FF/windows".to_owned(), 400, "UTF-8"),
+        (
+            "/api/v1/streams/%00/windows".to_owned(),
+            400,
+            "characters of A-Z",
+        ),
     ] {
         let (got, body) = get(address, &path).await;
         assert_eq!(got, status, "{path}: {body}");
@@ -262,4 +234,76 @@ async fn health_and_metrics_are_there() {
     assert_eq!(value("flowvitals_aggregator_windows_total"), Some(40.0));
     assert_eq!(value("flowvitals_aggregator_nodes"), Some(2.0));
     assert_eq!(value("flowvitals_aggregator_sums"), Some(20.0));
+}
+
+/// One place says what there is: whatever the document names is there, and the router has nothing else.
+#[tokio::test]
+async fn the_document_and_the_router_have_the_same_paths() {
+    let (site, address) = site().await;
+    let (status, document) = get(address, "/openapi.json").await;
+    assert_eq!((status, &document["openapi"]), (200, &"3.1.0".into()));
+    assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+    let paths = document["paths"].as_object().expect("paths");
+    // The fallback is a route of "/" too: whether there is another does not show.
+    let named: BTreeSet<_> = paths.keys().filter(|path| *path != "/").cloned().collect();
+    // What the router holds shows in its debug text only: `RouteId(0): "/healthz"`.
+    let router = format!("{:?}", api::router(site));
+    let held: BTreeSet<_> = router
+        .split("RouteId(")
+        .filter_map(|part| part.split_once("): \"")?.1.split_once('"'))
+        .filter(|(path, _)| path.len() > 1 && !path.contains("__private"))
+        .map(|(path, _)| path.to_owned())
+        .collect();
+    assert_eq!(named, held);
+    for (path, item) in paths {
+        let asked = path.replace("{stream}", "sport-1");
+        let (status, body) = ask(address, "GET", &asked).await;
+        assert_ne!(status, 404, "{path}: {body}");
+        let responses = item["get"]["responses"].as_object().expect("responses");
+        for status in ["200", "400", "401", "503"] {
+            assert!(responses.contains_key(status), "{path} {status}");
+        }
+    }
+}
+
+/// Every reference of the document leads somewhere, and parameters have the ranges by which they are checked.
+#[tokio::test]
+async fn the_document_holds_together() {
+    let (_site, address) = site().await;
+    let (_, document) = get(address, "/openapi.json").await;
+    let text = document.to_string();
+    let references = text.split("\"$ref\":\"#").skip(1);
+    let mut found = BTreeSet::new();
+    for reference in references {
+        let pointer = reference.split('"').next().expect("its end");
+        assert!(document.pointer(pointer).is_some(), "{pointer}");
+        found.insert(pointer);
+    }
+    for schema in ["Answer", "Series", "Point", "StreamList", "ErrorBody"] {
+        let pointer = format!("/components/schemas/{schema}");
+        assert!(found.contains(pointer.as_str()), "{schema}");
+    }
+    let total = &document["paths"]["/api/v1/streams/{stream}/total"]["get"];
+    let parameters = total["parameters"].as_array().expect("a list");
+    let over_s = parameters.iter().find(|one| one["name"] == "over_s");
+    let schema = &over_s.expect("over_s")["schema"];
+    assert_eq!(
+        (&schema["minimum"], &schema["maximum"], &schema["default"]),
+        (&1.into(), &120.into(), &10.into())
+    );
+    let counters = &document["components"]["schemas"]["Point"]["properties"]["counters"];
+    assert!(
+        counters["properties"]["retrans_segs"].is_object(),
+        "{counters}"
+    );
+}
+
+#[tokio::test]
+async fn only_get_is_answered_and_that_is_said() {
+    let (_site, address) = site().await;
+    for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"] {
+        let whole = whole(address, method, "/api/v1/streams").await;
+        assert!(whole.starts_with("HTTP/1.1 405 "), "{whole}");
+        assert!(whole.contains("\r\nallow: GET,HEAD\r\n"), "{whole}");
+    }
 }
