@@ -14,6 +14,10 @@ pub mod merge;
 
 pub mod alert;
 
+pub mod store;
+
+pub mod rollup;
+
 pub mod consume;
 
 pub mod publish;

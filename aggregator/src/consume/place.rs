@@ -1,6 +1,7 @@
-//! Where to begin: at the first record that a broker appended since a moment.
+//! Where to begin: at the first record that a broker appended since a moment, or where the owner says.
 //!
-//! Input: partitions and a moment. Output: a list with an offset for each. Limits: two questions to each leader, [`TIMEOUT`] each.
+//! Input: partitions and a moment, or an owner. Output: a list with an offset for each. Limits: two questions to each leader,
+//! [`TIMEOUT`] each.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::Partition;
+use super::{Extent, Partition};
 
 /// How long the brokers may take for one answer.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(3);
@@ -43,6 +44,37 @@ pub(super) fn since<C: ConsumerContext>(
         list.add_partition_offset(topic.name(), partition, Offset::Offset(offset))?;
     }
     Ok(list)
+}
+
+/// What there is of partitions, for an owner who knows where to begin.
+///
+/// # Errors
+/// If a leader or the group's coordinator does not answer.
+pub(super) fn extents<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    partitions: &[Partition],
+) -> Result<Vec<Extent>, KafkaError> {
+    let mut question = TopicPartitionList::with_capacity(partitions.len());
+    for (topic, partition) in partitions {
+        question.add_partition(topic.name(), *partition);
+    }
+    let committed = consumer.committed_offsets(question, TIMEOUT)?;
+    let extent = |&partition: &Partition| {
+        let (topic, number) = (partition.0.name(), partition.1);
+        let (low, high) = consumer.fetch_watermarks(topic, number, TIMEOUT)?;
+        let committed = committed.find_partition(topic, number);
+        let committed = match committed.map(|one| one.offset()) {
+            Some(Offset::Offset(offset)) => Some(offset),
+            _ => None,
+        };
+        Ok(Extent {
+            partition,
+            low,
+            high,
+            committed,
+        })
+    };
+    partitions.iter().map(extent).collect()
 }
 
 fn ask<C: ConsumerContext>(

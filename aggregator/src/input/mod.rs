@@ -9,6 +9,7 @@ pub mod decode;
 
 mod intervals;
 mod names;
+mod saved;
 pub mod sequences;
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use sampler_event::{
     Flag, HistogramKind, Insufficient, NodeHeartbeat, Options, StreamWindow, SumError, WindowSum,
 };
 
+use super::answer::Evidence;
 use super::{Answer, Nodes, Point, Presence, Quantity};
 
 /// Streams kept; a site has fewer.
@@ -233,11 +234,13 @@ impl Live {
                 .metric(source.unwrap_or_default())
                 .estimate(sum, options),
         };
-        let mut answer = Answer::new(estimate, span, presence);
-        answer.flows_seen = sum.counters().flows_seen;
-        answer.biased = sum.flags() & Flag::Biased as u32 != 0;
-        answer.provisional |= span.1 > self.watermark_ms();
-        answer
+        let evidence = Evidence {
+            presence,
+            flows_seen: sum.counters().flows_seen,
+            biased: sum.flags() & Flag::Biased as u32 != 0,
+            provisional: span.1 > self.watermark_ms(),
+        };
+        Answer::new(estimate, span, evidence)
     }
 
     /// A stream's sums in steps of `step_ms` from `from_ms` to `to_ms`; steps in which nobody had anything to say are left out.

@@ -9,6 +9,7 @@ mod answer;
 mod live;
 mod nodes;
 
+pub(crate) use answer::Evidence;
 pub use answer::{Answer, Point, Quantity};
-pub use live::{Added, HORIZON_MS, Live, LiveOptions, Unknown};
+pub use live::{AHEAD_MS, Added, HORIZON_MS, Live, LiveOptions, Unknown};
 pub use nodes::{NodeInfo, Nodes, Presence};
