@@ -41,7 +41,7 @@ pub use self::settings::{Kafka, SettingsError};
 /// Batches that wait for the owner: with 256 events of some 5 KiB each, 20 MiB.
 pub const CHANNEL_BATCHES: usize = 16;
 
-/// Heartbeats are read from so long ago on: enough to know all nodes of the windows that are read.
+/// Where the owner says where to begin, heartbeats are read from so long ago on: enough to know all nodes.
 const HEARTBEATS_BEGIN: Duration = Duration::from_secs(120);
 
 /// A topic and the number of a partition.
@@ -111,7 +111,10 @@ impl Consume {
             books,
             committer: Committer::default(),
         };
-        let heartbeats = Begin::Ago(HEARTBEATS_BEGIN);
+        let heartbeats = Begin::Ago(match plan.begin {
+            Begin::Ago(horizon) => horizon,
+            Begin::Asked(_) => HEARTBEATS_BEGIN,
+        });
         let nodes = Plan {
             group: plan.group.clone(),
             topics: &[Topic::Node],

@@ -17,7 +17,7 @@ enum Sign {
 }
 
 /// What is needed: the sign, the Debian package, and what for.
-const NEEDED: [(Sign, &str, &str); 11] = [
+const NEEDED: [(Sign, &str, &str); 13] = [
     (
         Sign::Program("cc"),
         "build-essential",
