@@ -13,9 +13,9 @@
 //! event of a closed window is a row part of its own. When a partition falls silent its open rows can be written too
 //! ([`Partition::provisional`]); they stay open.
 //!
-//! A checkpoint holds two offsets. From [`Checkpoint::offset`] on, events of rows that were open are still needed; all others up to
-//! [`Checkpoint::position`] are in the store. A new owner reads from the first: up to the second it takes only events of rows that
-//! were open there, from then on all that are new.
+//! A [`Checkpoint`](crate::store::Checkpoint) holds two offsets. From `offset` on, events of rows that were open are still needed; all
+//! others up to `position` are in the store. A new owner reads from the first: up to the second it takes only events of rows that were
+//! open there, from then on all that are new.
 //!
 //! Without a checkpoint, the first rows would lack what came before the first record read: windows that began before it was
 //! appended are passed over and counted, unless reading began with the log itself.

@@ -1,7 +1,7 @@
 //! What real servers of ours have in common: jars from Maven, a folder, a process per node.
 //!
 //! Each server has its [`Kind`] and a folder below `target/<kind>/` with a folder per node
-//! (settings, data, log, pid). A [`Group`] is killed, and its folder removed, when it is dropped;
+//! (settings, data, log, pid). A `Group` is killed, and its folder removed, when it is dropped;
 //! what a killed process left behind is ended by the next start. Limits: Java 17 and Maven must be
 //! there, the machine is Linux.
 
