@@ -2,6 +2,7 @@
 
 mod run;
 mod site;
+pub mod store;
 
 pub use run::{Failure, run};
 pub use site::Site;

@@ -10,12 +10,14 @@ use service::exit;
 use service::notify::Notifier;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
 use super::Site;
+use super::store::{self, StoreRole, Storing};
 use crate::api;
-use crate::config::Config;
+use crate::config::{Config, Role};
 use crate::consume::{self, Arrival, Consume, Input, Partition, SettingsError};
 use crate::input::{Key, Sequences, Taken, Topic, Totals};
 use crate::merge::LiveOptions;
@@ -117,7 +119,11 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         node_forget_after_ms: u64::from(config.merge.node_forget_after_s) * 1_000,
         ..LiveOptions::default()
     };
-    let site = Arc::new(Site::new(config.site.as_str(), options));
+    let roles = config.running();
+    let (merges, stores) = (roles.contains(&Role::Alert), roles.contains(&Role::Store));
+    let storing = stores.then(Arc::<Storing>::default);
+    let site = Site::new(config.site.as_str(), options).with_roles(merges, storing.clone());
+    let site = Arc::new(site);
     let listener = TcpListener::bind(config.http.listen)
         .await
         .map_err(|error| {
@@ -128,8 +134,12 @@ pub async fn run(config: Config) -> Result<(), Failure> {
                 format!("{place}: http.listen: {address}: {error}"),
             )
         })?;
-    let (consume, mut inputs) =
-        Consume::start(&settings, Duration::from_millis(options.horizon_ms))?;
+    let horizon = Duration::from_millis(options.horizon_ms);
+    let mut consume = merges
+        .then(|| Consume::start(&settings, horizon))
+        .transpose()?;
+    let mut store =
+        storing.map(|storing| StoreRole::start(store_settings(&config, &settings), storing));
     let (stop_api, stopped) = oneshot::channel::<()>();
     let serving = tokio::spawn(api::serve(listener, Arc::clone(&site), async {
         // Ends also when the sender is dropped.
@@ -141,13 +151,13 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(bug)?;
     let mut notifier = Notifier::from_env();
     let begin = Instant::now();
-    let committer = consume.committer();
     let mut partitions = Partitions::default();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let groups: Vec<_> = roles.iter().map(|role| config.group(*role)).collect();
     tracing::info!(
         site = config.site,
-        group = settings.alert_group(),
+        groups = groups.join(", "),
         "consuming from {}, answering on http://{}",
         settings.brokers.join(", "),
         config.http.listen
@@ -155,7 +165,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     notifier.ready("consuming");
     loop {
         tokio::select! {
-            Some(input) = inputs.recv() => match input {
+            Some((consume, input)) = next(&mut consume) => match input {
                 Input::Assigned(assigned) => {
                     // Its history comes again, a horizon long: what was known of it would count twice.
                     site.forget(&window_partitions(&assigned));
@@ -178,15 +188,20 @@ pub async fn run(config: Config) -> Result<(), Failure> {
                     site.take(partitions.sift(batch, now_ms));
                     // Nothing is read from there again, but lag is measured against it.
                     for ((topic, partition), offset) in ends {
-                        committer.commit(topic, partition, offset);
+                        consume.committer().commit(topic, partition, offset);
                     }
                 }
             },
             _ = tick.tick() => {
-                site.note(consume.status(), partitions.totals(), partitions.missing());
+                if let Some((consume, _)) = &consume {
+                    site.note(consume.status(), partitions.totals(), partitions.missing());
+                }
                 let status = site.trouble().unwrap_or_else(|| site.summary());
                 notifier.status(&status);
                 notifier.window_closed(begin.elapsed());
+            }
+            reason = ended(&mut store) => {
+                return Err(Failure::new(exit::BUG, format!("the store role: {reason}")));
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -194,15 +209,44 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     }
     notifier.stopping("leaving the group");
     drop(stop_api);
-    drop(inputs);
-    let left = tokio::task::spawn_blocking(move || consume.stop()).await;
-    left.map_err(|error| Failure::new(exit::BUG, error))?;
+    if let Some(store) = store {
+        store.stop().await;
+    }
+    if let Some((consume, _)) = consume {
+        let left = tokio::task::spawn_blocking(move || consume.stop()).await;
+        left.map_err(|error| Failure::new(exit::BUG, error))?;
+    }
     let served = serving
         .await
         .map_err(|error| Failure::new(exit::BUG, error))?;
     served.map_err(bug)?;
     tracing::info!("stopped: {}", site.summary());
     Ok(())
+}
+
+fn store_settings(config: &Config, kafka: &consume::Kafka) -> store::Settings {
+    store::Settings {
+        store: config.store.clone(),
+        kafka: kafka.clone(),
+        lateness_ms: config.merge.lateness_ms.into(),
+        node_forget_after_ms: u64::from(config.merge.node_forget_after_s) * 1_000,
+    }
+}
+
+/// What comes next for the role that merges; without it nothing does.
+async fn next(consume: &mut Option<(Consume, Receiver<Input>)>) -> Option<(&Consume, Input)> {
+    match consume {
+        Some((consume, inputs)) => Some((&*consume, inputs.recv().await?)),
+        None => std::future::pending().await,
+    }
+}
+
+/// Why the role that stores ended; without it that never happens.
+async fn ended(store: &mut Option<StoreRole>) -> String {
+    match store {
+        Some(store) => store.ended().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn window_partitions(partitions: &[Partition]) -> Vec<i32> {

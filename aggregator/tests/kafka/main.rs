@@ -8,6 +8,7 @@ mod member;
 mod nodes;
 mod owner;
 mod rights;
+mod store;
 mod writer;
 
 use std::collections::BTreeMap;
