@@ -142,11 +142,14 @@ fn is_writing(daemon: &Daemon) -> bool {
 /// Waits until all is read and a checkpoint says so, then ends the daemon.
 fn settle(daemon: Daemon, windows: u64) {
     daemon.wait_for("everything is taken in", || {
+        if !is_writing(&daemon) {
+            return false;
+        }
         let metrics = daemon.get("/metrics").unwrap_or_default();
         let known = metrics.matches("flowvitals_store_consumer_lag{").count();
         let lag = daemon.metric("flowvitals_store_consumer_lag");
         let missing = daemon.metric("flowvitals_store_missing_events");
-        is_writing(&daemon) && known >= STREAMS.min(12) / 2 && (lag, missing) == (0.0, 0.0)
+        known >= STREAMS.min(12) / 2 && (lag, missing) == (0.0, 0.0)
     });
     println!(
         "{windows} windows; {} rows in the last life",

@@ -149,6 +149,8 @@ async fn step(work: &mut Work, input: Input, stopped: &mut watch::Receiver<bool>
             work.revoked(&partitions);
             true
         }
+        // Old or new, everything is stored.
+        Input::CaughtUp(_) => true,
         Input::Batch(batch) => {
             work.take(batch);
             work.waiting() < MOST_ROWS || work.flush(stopped).await
