@@ -9,6 +9,7 @@ mod member;
 mod nodes;
 mod owner;
 mod rights;
+mod test_alert;
 mod writer;
 
 use std::collections::BTreeMap;
