@@ -85,7 +85,7 @@ impl Daemon {
         samples.map(|sample| sample.value).sum()
     }
 
-    pub fn wait_for(&self, what: &str, done: impl Fn() -> bool) {
+    pub fn wait_for(&self, what: &str, mut done: impl FnMut() -> bool) {
         let begin = Instant::now();
         while !done() {
             assert!(

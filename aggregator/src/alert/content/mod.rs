@@ -69,10 +69,7 @@ impl Alert {
     /// The alert of a notice; none if Alertmanager is not to hear of it.
     #[must_use]
     pub fn new(rule: &Rule, key: &Key, notice: &Notice, evidence: &Evidence) -> Option<Self> {
-        let severity = match notice.kind.is_suspect() {
-            true => SUSPECT_SEVERITY,
-            false => &rule.severity,
-        };
+        let severity = severity(rule, notice);
         let heard = notice.kind.is_alert() || notice.kind.is_suspect();
         heard.then(|| Self {
             labels: labels(rule, key, severity),
@@ -122,7 +119,7 @@ impl Record {
             worst_nodes: evidence.worst.clone(),
             evidence_from_ms,
             evidence_to_ms,
-            labels: labels(rule, key, &rule.severity),
+            labels: labels(rule, key, severity(rule, notice)),
             annotations: annotations(rule, key, notice, evidence),
         }
     }
@@ -137,6 +134,14 @@ const fn alertname(metric: RuleMetric) -> &'static str {
         RuleMetric::RttSlowRatio => "FlowvitalsRttSlowRatio",
         RuleMetric::FlowsSilentRatio => "FlowvitalsFlowsSilentRatio",
         RuleMetric::NoData => "FlowvitalsNoData",
+    }
+}
+
+/// Of what is said: a suspicion has one of its own.
+fn severity<'a>(rule: &'a Rule, notice: &Notice) -> &'a str {
+    match notice.kind.is_suspect() {
+        true => SUSPECT_SEVERITY,
+        false => &rule.severity,
     }
 }
 

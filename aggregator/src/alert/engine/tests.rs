@@ -373,6 +373,7 @@ fn what_pulses_show_is_suspected_and_pages_nobody() {
     );
     let alert = suspected.alert.as_ref().expect("shown by Alertmanager");
     assert_eq!(alert.labels["severity"], "suspect");
+    assert_eq!(alert.labels, suspected.record.labels);
     let onset_ms = suspected.record.notice.onset_ms;
     assert_eq!(onset_ms, BEGIN_MS + known * 100);
     for number in known + 12..known + 60 {
