@@ -10,6 +10,7 @@ mod nodes;
 mod owner;
 mod rights;
 mod store;
+mod test_alert;
 mod writer;
 
 use std::collections::BTreeMap;
