@@ -213,6 +213,7 @@ fn store_settings(config: &Config, kafka: &consume::Kafka) -> store::Settings {
         kafka: kafka.clone(),
         lateness_ms: config.merge.lateness_ms.into(),
         node_forget_after_ms: u64::from(config.merge.node_forget_after_s) * 1_000,
+        buries: !config.running().contains(&Role::Alert),
     }
 }
 
