@@ -8,6 +8,8 @@ pub mod config;
 
 pub mod check;
 
+pub mod schema;
+
 pub mod input;
 
 pub mod merge;
