@@ -16,6 +16,7 @@ mod place;
 mod plan;
 mod reader;
 mod settings;
+mod tail;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,6 +38,7 @@ pub use self::dead_letters::{MOST_PER_S as DEAD_LETTERS_PER_S, TOPIC as DEAD_LET
 pub use self::health::State;
 pub use self::plan::{Begin, Extent, Places, Plan, Share};
 pub use self::settings::{Kafka, SettingsError};
+pub use self::tail::{Tail, Tailed, partitions_of};
 
 /// Batches that wait for the owner: with 256 events of some 5 KiB each, 20 MiB.
 pub const CHANNEL_BATCHES: usize = 16;
@@ -56,6 +58,8 @@ pub enum Input {
     Revoked(Vec<Partition>),
     /// Events, in their order per partition.
     Batch(Vec<Arrival>),
+    /// What had been appended to these partitions when they were assigned is read.
+    CaughtUp(Vec<Partition>),
 }
 
 /// An event and where it came from.

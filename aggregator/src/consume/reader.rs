@@ -4,6 +4,7 @@
 //! hand. While nobody takes it, nothing is polled for [`PAUSE_AFTER`], then the partitions are paused and polling goes on, so that
 //! the group sees a member that lives; what librdkafka had read ahead is read again afterwards.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -55,6 +56,8 @@ pub(super) struct Reader {
     /// Partitions that were given and have no place to begin with yet.
     unplaced: Option<Vec<Partition>>,
     assigned: Vec<Partition>,
+    /// Partitions whose history is not read yet, each with its end.
+    ends: BTreeMap<Partition, i64>,
     paused: bool,
     full_since: Option<Instant>,
     next_turn: Instant,
@@ -90,6 +93,7 @@ impl Reader {
             outbox: Outbox::default(),
             unplaced: None,
             assigned: Vec::new(),
+            ends: BTreeMap::new(),
             paused: false,
             full_since: None,
             next_turn: now,
@@ -148,6 +152,14 @@ impl Reader {
                 if let Some(arrival) = self.shared.open(&message) {
                     self.outbox.arrival(arrival);
                 }
+                let place = Topic::of_name(message.topic()).map(|t| (t, message.partition()));
+                let offset = message.offset();
+                if let Some(place) = place
+                    && self.ends.get(&place).is_some_and(|end| offset + 1 >= *end)
+                {
+                    self.ends.remove(&place);
+                    self.outbox.caught_up(place);
+                }
                 true
             }
             // Its words came through the context too.
@@ -204,7 +216,12 @@ impl Reader {
             self.shared.books.set_standing_by(self.role, other);
         }
         if !partitions.is_empty() {
-            self.outbox.assigned(partitions);
+            self.outbox.assigned(partitions.clone());
+        }
+        for partition in partitions {
+            if !self.ends.contains_key(&partition) {
+                self.outbox.caught_up(partition);
+            }
         }
     }
 
@@ -212,7 +229,7 @@ impl Reader {
     fn place(&mut self, given: &[Partition]) -> Result<Vec<Partition>, String> {
         let words = |error: KafkaError| error.to_string();
         let partitions = self.share(given).map_err(words)?;
-        let list = match &mut self.plan.begin {
+        let place = match &mut self.plan.begin {
             Begin::Ago(horizon) => {
                 let horizon_ms = i64::try_from(horizon.as_millis()).unwrap_or(i64::MAX);
                 let since_ms = unix_ms().saturating_sub(horizon_ms);
@@ -221,16 +238,11 @@ impl Reader {
             Begin::Asked(owner) => {
                 let extents = place::extents(&self.consumer, &partitions).map_err(words)?;
                 let offsets = owner.places(&extents)?;
-                let mut list = TopicPartitionList::with_capacity(partitions.len());
-                for (&(topic, number), offset) in partitions.iter().zip(offsets) {
-                    let offset = Offset::Offset(offset);
-                    list.add_partition_offset(topic.name(), number, offset)
-                        .map_err(words)?;
-                }
-                list
+                place::at(&extents, &offsets).map_err(words)?
             }
         };
-        self.consumer.assign(&list).map_err(words)?;
+        self.consumer.assign(&place.begin).map_err(words)?;
+        self.ends = place.ends;
         Ok(partitions)
     }
 
@@ -275,6 +287,7 @@ impl Reader {
         self.commit();
         self.set_paused(false);
         self.unplaced = None;
+        self.ends.clear();
         self.health.left();
         if let Err(error) = self.consumer.unassign() {
             warn!(%error, "partitions cannot be given back");

@@ -95,6 +95,21 @@ const DEAD_LETTERS: [(&str, &str); 6] = [
     ("compression.type", "zstd"),
 ];
 
+/// Ours for the producer of alerts and states, against the operator's.
+const RECORDS: [(&str, &str); 9] = [
+    ("enable.idempotence", "true"),
+    ("acks", "all"),
+    // The table of unconfirmed records is the bound; a new producer could double what this one gave up.
+    ("message.timeout.ms", "0"),
+    ("queue.buffering.max.messages", "100000"),
+    ("queue.buffering.max.kbytes", "65536"),
+    ("linger.ms", "0"),
+    ("compression.type", "zstd"),
+    ("partitioner", "murmur2_random"),
+    // A topic that is missing is said so soon.
+    ("topic.metadata.propagation.max.ms", "3000"),
+];
+
 /// Property, the only value it may have (none: it may not be set), and why.
 const PROTECTED: [(&str, Option<&str>, &str); 13] = [
     (
@@ -237,6 +252,32 @@ impl Kafka {
     pub fn consumer(&self, group: &str) -> Result<ClientConfig, SettingsError> {
         let mut config = self.client(&CONSUMER)?;
         config.set("group.id", group);
+        Ok(config)
+    }
+
+    /// Configuration of a consumer that reads a compacted topic by itself: no member of the group.
+    ///
+    /// # Errors
+    /// As [`Self::consumer`].
+    pub fn tail(&self) -> Result<ClientConfig, SettingsError> {
+        let mut config = self.consumer(&self.alert_group())?;
+        config.set("enable.partition.eof", "true");
+        // Small topics, looked at for what comes next.
+        config.set("queued.max.messages.kbytes", "8192");
+        config.set("fetch.wait.max.ms", "100");
+        Ok(config)
+    }
+
+    /// Configuration of the producer of alerts and states: idempotent, and it never gives a record up by itself.
+    ///
+    /// # Errors
+    /// As [`Self::consumer`].
+    pub fn records(&self) -> Result<ClientConfig, SettingsError> {
+        let mut config = self.client(&[])?;
+        for (property, value) in RECORDS {
+            config.set(property, value);
+        }
+        config.remove("request.required.acks");
         Ok(config)
     }
 

@@ -9,6 +9,7 @@ pub mod decode;
 
 mod intervals;
 mod names;
+pub mod partition;
 mod saved;
 pub mod sequences;
 
@@ -16,4 +17,5 @@ pub mod sequences;
 mod tests;
 
 pub use decode::{Raw, Reason, Refused, Topic, decode};
+pub use partition::partition_of;
 pub use sequences::{Key, Sequences, Taken, Totals};

@@ -83,7 +83,7 @@ impl Live {
     pub fn new(options: LiveOptions) -> Self {
         Self {
             options,
-            nodes: Nodes::default(),
+            nodes: Nodes::new(options.lateness_ms),
             streams: BTreeMap::new(),
             newest_ms: 0,
             refused: None,
@@ -103,6 +103,7 @@ impl Live {
     pub fn add(&mut self, window: &StreamWindow, append_ms: u64) -> Added {
         let start_ms = window.window_start_ms;
         let end_ms = start_ms.saturating_add(u64::from(window.window_ms));
+        self.nodes.saw(window);
         let replayed = window.flags & Flag::Replayed as u32 != 0;
         let late = end_ms < self.watermark_ms();
         if !replayed {
@@ -145,6 +146,16 @@ impl Live {
         self.newest_ms.saturating_sub(self.options.horizon_ms)
     }
 
+    /// How far back questions can reach, ms.
+    pub fn horizon_ms(&self) -> u64 {
+        self.options.horizon_ms
+    }
+
+    /// Questions reach back so far from now on, or further; what was forgotten stays so.
+    pub fn reach(&mut self, horizon_ms: u64) {
+        self.options.horizon_ms = self.options.horizon_ms.max(horizon_ms);
+    }
+
     /// The site's time, Unix ms; 0 before the first event.
     pub fn now_ms(&self) -> u64 {
         self.newest_ms
@@ -171,6 +182,7 @@ impl Live {
     /// Drops a stream: its partition has another owner now.
     pub fn forget(&mut self, stream: &str) {
         self.streams.remove(stream);
+        self.nodes.forget_progress(stream);
     }
 
     /// The nodes.
@@ -288,7 +300,8 @@ impl Live {
 }
 
 /// The source of most round-trip samples: two sources never merge.
-fn main_source(sum: &WindowSum) -> Option<i32> {
+#[must_use]
+pub fn main_source(sum: &WindowSum) -> Option<i32> {
     let mut counts = BTreeMap::<i32, u64>::new();
     for (_, stratum) in sum.strata().filter(|(_, stratum)| stratum.rtt_source != 0) {
         *counts.entry(stratum.rtt_source).or_default() += stratum.counters.rtt_count;

@@ -59,7 +59,7 @@ impl Daemon {
         }
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).expect("the log")
     }
 
@@ -73,7 +73,7 @@ impl Daemon {
         Some(answer.split_once("\r\n\r\n")?.1.to_owned())
     }
 
-    fn json(&self, path: &str) -> Value {
+    pub fn json(&self, path: &str) -> Value {
         let body = self.get(path).expect("an answer");
         serde_json::from_str(&body).expect("JSON")
     }
@@ -85,7 +85,7 @@ impl Daemon {
         samples.map(|sample| sample.value).sum()
     }
 
-    pub fn wait_for(&self, what: &str, done: impl Fn() -> bool) {
+    pub fn wait_for(&self, what: &str, mut done: impl FnMut() -> bool) {
         let begin = Instant::now();
         while !done() {
             assert!(
@@ -97,9 +97,36 @@ impl Daemon {
         }
     }
 
-    pub fn stop(mut self) {
+    /// A request whose answer does not end.
+    pub fn open(&self, path: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.http).expect("a connection");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("asked");
+        stream
+    }
+
+    /// Gives it other rules.
+    pub fn reload(&self, rules: &str) {
+        let file = self.folder.path().join("aggregator.toml");
+        let text = fs::read_to_string(&file).expect("the configuration");
+        let rest = text.split("[[alert]]").next().unwrap_or_default();
+        fs::write(&file, format!("{rest}\n{rules}")).expect("written");
+        self.signal(Signal::SIGHUP);
+    }
+
+    /// Ends it by force.
+    pub fn kill(&self) {
+        self.signal(Signal::SIGKILL);
+    }
+
+    fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.process.id()).expect("a pid"));
-        kill(pid, Signal::SIGTERM).expect("a signal");
+        kill(pid, signal).expect("a signal");
+    }
+
+    pub fn stop(mut self) {
+        self.signal(Signal::SIGTERM);
         let status = self.process.wait().expect("a status");
         assert!(status.success(), "{status}:\n{}", self.log());
     }

@@ -1,6 +1,7 @@
 //! The readers against a real broker: everything arrives, members share and take over, nothing is lost to a dead broker or a slow
 //! owner, and what is no event is buried.
 
+mod alerts;
 mod cluster;
 mod daemon;
 mod groups;
@@ -8,6 +9,7 @@ mod member;
 mod nodes;
 mod owner;
 mod rights;
+mod test_alert;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -126,6 +128,9 @@ fn everything_arrives_and_a_killed_broker_costs_nothing() {
     ] {
         assert_eq!(member.numbers_of(topic), (0..partitions).collect());
     }
+    member.until("the end of the history", |member| {
+        member.caught_up == member.assigned
+    });
     member.until("a good state without lag", |member| {
         let streams = member.status().streams;
         let lag = streams.lag.values().sum::<u64>();
@@ -349,11 +354,11 @@ fn is_a_member_until_it_is_killed() {
     }
 }
 
-/// All records of the first partition of a topic.
-fn log(brokers: &str, topic: &str) -> Vec<OwnedMessage> {
+/// All records of a partition of a topic.
+fn log(brokers: &str, topic: &str, partition: i32) -> Vec<OwnedMessage> {
     let consumer = consumer(brokers, "log");
     let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, 0, Offset::Beginning)
+    list.add_partition_offset(topic, partition, Offset::Beginning)
         .expect("a partition");
     consumer.assign(&list).expect("assigned");
     let (mut logged, start) = (Vec::new(), Instant::now());
@@ -407,7 +412,7 @@ fn what_is_no_event_is_buried_and_the_rest_goes_on() {
     for (label, count) in refused {
         assert_eq!(count, u64::from(garbage.contains_key(label)), "{label}");
     }
-    let letters = log(&brokers, DEAD_LETTERS_TOPIC);
+    let letters = log(&brokers, DEAD_LETTERS_TOPIC, 0);
     assert_eq!(letters.len(), 4);
     for letter in &letters {
         let reason = header(letter, "reason");

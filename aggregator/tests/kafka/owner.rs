@@ -58,6 +58,7 @@ impl Owner {
                 }
                 Ok(Input::Batch(batch)) => batch.iter().for_each(|arrival| self.take(arrival)),
                 Err(TryRecvError::Empty) => return,
+                Ok(Input::CaughtUp(_)) => {}
                 Err(TryRecvError::Disconnected) => panic!("the readers are gone"),
             }
         }

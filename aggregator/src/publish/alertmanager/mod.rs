@@ -122,7 +122,7 @@ impl Alertmanagers {
     }
 
     /// Waits until all has been said, `patience` at most; what is left then is counted as not said.
-    pub async fn stop(self, patience: Duration) -> usize {
+    pub async fn stop(&self, patience: Duration) -> usize {
         let said = async {
             for target in &self.targets {
                 let mut open = target.open.subscribe();
