@@ -9,6 +9,7 @@ mod member;
 mod nodes;
 mod owner;
 mod rights;
+mod store;
 mod test_alert;
 mod writer;
 
