@@ -26,6 +26,8 @@ pub mod publish;
 
 pub mod test_alert;
 
+pub mod query;
+
 pub mod api;
 
 pub mod daemon;
