@@ -15,6 +15,9 @@ use super::rule::AlertRule;
 use super::sections::{self, Alertmanager, Http, Kafka, Merge, Store};
 use super::{Config, MAX_ALERTS};
 
+/// Options of `[store]` that only the machine can judge.
+const STORE_LOGIN: [&str; 3] = ["username", "password_file", "tls_ca"];
+
 impl Config {
     /// Reads a file.
     ///
@@ -81,6 +84,8 @@ fn read_whole(mut section: Section<'_>, config: &mut Config, findings: &mut Find
     }
     if let Some(mut store) = section.table(findings, "store", "store") {
         config.places.store_directory = store.place_if_set("directory");
+        let named = STORE_LOGIN.map(|name| Some((name, store.place_if_set(name)?)));
+        config.places.store = named.into_iter().flatten().collect();
         config.store = Store::read(store, findings);
     }
     if let Some(mut http) = section.table(findings, "http", "http") {

@@ -62,6 +62,8 @@ pub struct Places {
     pub kafka_brokers: Option<Place>,
     /// `kafka.properties`, by name.
     pub kafka_properties: BTreeMap<String, Place>,
+    /// Options of `store` that say who we are and whom we trust, by name.
+    pub store: BTreeMap<&'static str, Place>,
     /// `http.listen`
     pub http_listen: Option<Place>,
     /// `roles`
@@ -100,6 +102,16 @@ impl Config {
     /// The place of an option, or else of the file.
     pub fn place_or_file(&self, place: Option<&Place>) -> Place {
         place.cloned().unwrap_or_else(|| Place::whole(&self.file))
+    }
+
+    /// What is wrong with the option `name` of `[store]`, as only the machine can tell.
+    pub fn store_error(&self, name: &str, message: String, allowed: &str) -> ConfigError {
+        ConfigError {
+            place: self.place_or_file(self.places.store.get(name)),
+            option: format!("store.{name}"),
+            message,
+            allowed: allowed.to_owned(),
+        }
     }
 
     /// Name of the consumer group of a role.
