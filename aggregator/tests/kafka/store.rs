@@ -19,13 +19,13 @@ const STREAMS: usize = 6;
 const NODES: u64 = 4;
 
 /// What was produced, by stream and start of the window: windows and their segments.
-type Truth = BTreeMap<(String, u64), (u64, u64)>;
+pub type Truth = BTreeMap<(String, u64), (u64, u64)>;
 
 /// Nodes that send windows in order, late, twice, and again as a backlog.
-struct Site {
+pub struct Site {
     random: StdRng,
     sequences: BTreeMap<(u64, usize), u64>,
-    truth: Truth,
+    pub truth: Truth,
     /// Sent, and to be sent once more.
     repeats: Vec<StreamWindow>,
     /// Not sent yet.
@@ -33,7 +33,7 @@ struct Site {
 }
 
 impl Site {
-    fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         Self {
             random: StdRng::seed_from_u64(seed),
             sequences: BTreeMap::new(),
@@ -44,7 +44,7 @@ impl Site {
     }
 
     /// All windows of a second.
-    fn second(&mut self, writer: &Writer, start_ms: u64) {
+    pub fn second(&mut self, writer: &Writer, start_ms: u64) {
         for node in 0..NODES {
             for stream in 0..STREAMS {
                 let window = self.window(node, stream, start_ms);
@@ -111,14 +111,14 @@ impl Site {
     }
 
     /// Everything that was held back.
-    fn end(&mut self, writer: &Writer) {
+    pub fn end(&mut self, writer: &Writer) {
         for window in std::mem::take(&mut self.late) {
             self.send(writer, window);
         }
         writer.flush();
     }
 
-    fn windows(&self) -> u64 {
+    pub fn windows(&self) -> u64 {
         self.truth.values().map(|(windows, _)| windows).sum()
     }
 }
@@ -139,10 +139,10 @@ fn is_writing(daemon: &Daemon) -> bool {
             .contains("assigned role=\"streams\" partitions=12")
 }
 
-/// Waits until all is read and a checkpoint says so, then ends the daemon.
-fn settle(daemon: Daemon, windows: u64) {
+/// Waits until all is read and written, also what is still open.
+pub fn settle(daemon: &Daemon, windows: u64) {
     daemon.wait_for("everything is taken in", || {
-        if !is_writing(&daemon) {
+        if !is_writing(daemon) {
             return false;
         }
         let metrics = daemon.get("/metrics").unwrap_or_default();
@@ -157,17 +157,16 @@ fn settle(daemon: Daemon, windows: u64) {
     );
     // What is open is written without being closed.
     thread::sleep(Duration::from_secs(5));
-    daemon.stop();
 }
 
 /// Holds the store against what was produced: seconds and minutes, by stream and window.
 fn compare(directory: &Path, truth: &Truth) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(is_whole(directory, truth));
+    let store = Embedded::open(directory).expect("the store");
+    runtime.block_on(is_whole(&store, truth));
 }
 
-async fn is_whole(directory: &Path, truth: &Truth) {
-    let store = Embedded::open(directory).expect("the store");
+pub async fn is_whole(store: &dyn Store, truth: &Truth) {
     let mut minutes = Truth::new();
     for ((stream, start_ms), (windows, sent)) in truth {
         let minute = minutes
@@ -246,7 +245,9 @@ fn killed_at_any_moment_it_neither_loses_nor_doubles_a_window() {
         start_ms += 1_000;
     }
     site.end(&writer);
-    settle(store_role(&brokers, &directory), site.windows());
+    let daemon = store_role(&brokers, &directory);
+    settle(&daemon, site.windows());
+    daemon.stop();
     compare(&directory, &site.truth);
 }
 
@@ -287,7 +288,8 @@ fn a_second_one_stands_by_and_takes_over() {
     same.wait_for("it took over", || is_writing(&same));
     play(&mut site);
     site.end(&writer);
-    settle(same, site.windows());
+    settle(&same, site.windows());
+    same.stop();
     compare(&directory, &site.truth);
 }
 
@@ -319,6 +321,7 @@ fn a_directory_that_cannot_be_written_pauses_this_role_alone() {
     fs::remove_file(&directory).expect("away");
     daemon.wait_for("it catches up", || is_writing(&daemon));
     site.end(&writer);
-    settle(daemon, site.windows());
+    settle(&daemon, site.windows());
+    daemon.stop();
     compare(&directory.join("store"), &site.truth);
 }
