@@ -23,7 +23,11 @@ pub(super) fn write(config: &Config, found: Option<&Found>, out: &mut dyn Write)
         "merge: a window is waited for until {} ms after its end; a node that is silent for {} s is expected no more",
         config.merge.lateness_ms, config.merge.node_forget_after_s
     )?;
-    writeln!(out, "store: {}", store_text(config))?;
+    let answer = match found {
+        Some(found) if found.store_answers => "; answers, and has its tables",
+        _ => "",
+    };
+    writeln!(out, "store: {}{answer}", store_text(config))?;
     let running = match found {
         Some(found) if found.already_running => " (one of our daemons answers there already)",
         _ => "",
@@ -68,9 +72,9 @@ fn store_text(config: &Config) -> String {
             config.store.directory.display()
         ),
         StoreKind::Cassandra => format!(
-            "keyspace {} at {}",
-            config.store.keyspace,
-            config.store.contact_points.join(" ")
+            "cassandra at {}, keyspace {}: seconds for 48 hours, minutes for 90 days; processes share the streams",
+            config.store.contact_points.join(" "),
+            config.store.keyspace
         ),
     }
 }

@@ -207,7 +207,9 @@ impl Store {
         let points = section.place_if_set("contact_points");
         let contact_points = section.list(findings, "contact_points", contact_point);
         let read = Self {
-            kind: section.or(findings, "kind", default.kind, built_kind),
+            kind: section.or(findings, "kind", default.kind, |value| {
+                choice(value, &STORE_KINDS)
+            }),
             directory: section.or(findings, "directory", default.directory, absolute_path),
             contact_points: match points {
                 None => default.contact_points,
@@ -269,16 +271,6 @@ impl Store {
                 findings.warn(place, &section.name(key), message);
             }
         }
-    }
-}
-
-fn built_kind(value: &DeValue<'_>) -> Parsed<StoreKind> {
-    match choice(value, &STORE_KINDS)? {
-        StoreKind::Cassandra => Err(Wrong::new(
-            "`cassandra` is not built yet",
-            "\"embedded\", \"none\"",
-        )),
-        kind => Ok(kind),
     }
 }
 

@@ -472,10 +472,6 @@ fn what_is_not_built_is_refused() {
         &["1:2: forward: is not built yet; remove it"],
     );
     check(
-        "[store]\nkind = 'cassandra'",
-        &["2:8: store.kind: `cassandra` is not built yet (allowed: \"embedded\", \"none\")"],
-    );
-    check(
         "[http]\nlisten = '0.0.0.0:9741'\ntoken_file = '/t'\ntls_cert = '/c'\ntls_key = '/k'\nclient_ca = '/a'",
         &[
             "2:10: http.listen: `0.0.0.0:9741` can be reached from outside (allowed: a loopback address with port, \

@@ -15,7 +15,7 @@ use crate::alerts::{RULE, alerts, words};
 use crate::broker_with_topics;
 use crate::daemon::Daemon;
 use crate::produced::{Site, compare};
-use crate::store::{config, is_writing, number, settle};
+use crate::store::{config, is_writing, number, settle_and_stop};
 use crate::writer::{Writer, now_ms};
 
 const KEY: &str = "loss|ams1|sport-0";
@@ -138,7 +138,7 @@ fn killed_at_any_moment_nothing_is_lost_doubled_or_said_twice() {
     });
     let incidents = play.incidents();
     let site = play.stop();
-    settle(daemon, site.windows());
+    settle_and_stop(daemon, site.windows());
     compare(&directory, &site.truth);
     told_once(&words(&brokers, KEY), &incidents);
 }
