@@ -7,6 +7,7 @@ use service::brokers::{self, AskError, Cluster};
 use service::port::{self, Port};
 use service::topics;
 
+use crate::api::Access;
 use crate::config::{Config, ConfigError};
 use crate::consume::Kafka;
 
@@ -31,6 +32,9 @@ pub(super) fn look(config: &Config) -> Found {
         Err(error) => found.errors.push(error),
     }
     look_at_port(config, &mut found);
+    if let Err(error) = Access::of(&config.http) {
+        found.errors.push(error.placed(config));
+    }
     found
 }
 
@@ -107,7 +111,7 @@ fn look_at_port(config: &Config, found: &mut Found) {
             place: config.place_or_file(config.places.http_listen.as_ref()),
             option: "http.listen".to_owned(),
             message: format!("{listen} cannot be bound: {error}"),
-            allowed: "a free loopback port".to_owned(),
+            allowed: "a free port of this machine".to_owned(),
         }),
     }
 }

@@ -117,6 +117,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         node_forget_after_ms: u64::from(config.merge.node_forget_after_s) * 1_000,
         ..LiveOptions::default()
     };
+    let access = api::Access::of(&config.http)
+        .map_err(|error| Failure::from(ConfigErrors::from(error.placed(&config))))?;
     let site = Arc::new(Site::new(config.site.as_str(), options));
     let listener = TcpListener::bind(config.http.listen)
         .await
@@ -131,7 +133,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let (consume, mut inputs) =
         Consume::start(&settings, Duration::from_millis(options.horizon_ms))?;
     let (stop_api, stopped) = oneshot::channel::<()>();
-    let serving = tokio::spawn(api::serve(listener, Arc::clone(&site), async {
+    let server = api::Server::new(Arc::clone(&site)).with_access(access);
+    let serving = tokio::spawn(server.serve(listener, async {
         // Ends also when the sender is dropped.
         let _ = stopped.await;
     }));
@@ -148,7 +151,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     tracing::info!(
         site = config.site,
         group = settings.alert_group(),
-        "consuming from {}, answering on http://{}",
+        "consuming from {}, answering on {}",
         settings.brokers.join(", "),
         config.http.listen
     );
