@@ -29,9 +29,6 @@ pub fn run(args: &CheckArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::Re
     for warning in &config.warnings {
         writeln!(err, "warning: {warning}")?;
     }
-    if let Some(missing) = config.not_yet() {
-        writeln!(err, "warning: {missing}")?;
-    }
     if args.offline {
         // The file may be finished elsewhere; that it cannot be run as it is must be said all the same.
         if let Err(error) = config.ready_to_run() {

@@ -10,6 +10,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0   done
   2   the command line is wrong
+  69  something that is needed does not answer or cannot do it
   70  a bug in this program
   77  a privilege is missing
   78  the configuration is wrong (file:line:column, the option, what is allowed)";
@@ -32,6 +33,9 @@ pub enum Command {
     /// Say what is wrong with a configuration, and what a right one means
     #[command(after_help = CHECK_HELP)]
     Check(CheckArgs),
+    /// Send one alert through every output, to see that somebody hears it
+    #[command(name = "test-alert", after_help = TEST_ALERT_HELP)]
+    TestAlert(TestAlertArgs),
 }
 
 const RUN_HELP: &str = "\
@@ -70,6 +74,27 @@ pub struct CheckArgs {
     /// Neither ask the brokers nor look at this machine
     #[arg(long)]
     pub offline: bool,
+}
+
+const TEST_ALERT_HELP: &str = "\
+Examples:
+  flowvitals-aggregator test-alert --config /etc/flowvitals/aggregator.toml
+      the alert FlowvitalsTest to the topic flowvitals.alert.v1 and to every Alertmanager, and what each of
+      them said; it ends by itself after a minute, and in the topic at once
+  flowvitals-aggregator test-alert --config /etc/flowvitals/aggregator.toml --severity page
+      the same the way of a real page: somebody is woken
+
+Exit codes: 0 every output took it, 2 usage, 69 one did not, 70 bug, 78 configuration";
+
+/// Arguments of `test-alert`.
+#[derive(Debug, Args)]
+pub struct TestAlertArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Its label `severity`; "page" pages, with deploy/alertmanager's routes
+    #[arg(long, value_name = "TEXT", default_value = "test")]
+    pub severity: String,
 }
 
 #[cfg(test)]
@@ -113,6 +138,8 @@ mod tests {
             "check --offline",
             "check --config a.toml --diff b.toml",
             "merge",
+            "test-alert",
+            "test-alert --config a.toml b.toml",
         ] {
             let error = parse(line).expect_err(line);
             assert_eq!(error.exit_code(), i32::from(service::exit::USAGE), "{line}");
@@ -121,7 +148,7 @@ mod tests {
 
     #[test]
     fn help_says_the_exit_codes() {
-        for line in ["--help", "run --help", "check --help"] {
+        for line in ["--help", "run --help", "check --help", "test-alert --help"] {
             let help = parse(line).expect_err(line);
             assert_eq!(help.exit_code(), 0, "{line}");
             assert!(help.to_string().contains("78"), "{line}: {help}");

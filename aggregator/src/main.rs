@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use aggregator::cli::{Cli, Command, RunArgs};
 use aggregator::config::Config;
-use aggregator::{check, daemon};
+use aggregator::{check, daemon, test_alert};
 use clap::Parser;
 use service::exit;
 use tracing_subscriber::EnvFilter;
@@ -15,6 +15,10 @@ fn main() -> ExitCode {
         Command::Run(args) => run(args),
         Command::Check(args) => {
             check::run(args, &mut stdout().lock(), &mut stderr().lock()).unwrap_or(exit::BUG)
+        }
+        Command::TestAlert(args) => {
+            let (out, err) = (&mut stdout().lock(), &mut stderr().lock());
+            test_alert::run(args, out, err).unwrap_or(exit::BUG)
         }
     };
     ExitCode::from(code)

@@ -18,6 +18,7 @@ use super::{ApiError, Refused};
 #[derive(OpenApi)]
 #[openapi(tags(
     (name = "streams", description = "What all flows of a stream did"),
+    (name = "alerts", description = "What was said of them"),
     (name = "operation", description = "How the aggregator itself is doing"),
 ))]
 struct Frame;

@@ -8,6 +8,9 @@
 //! | `/api/v1/streams` | streams with their nodes and labels |
 //! | `/api/v1/streams/{stream}/total` | one quantity over the last `over_s` seconds, with its interval |
 //! | `/api/v1/streams/{stream}/windows` | a series in steps of `step_ms` |
+//! | `/api/v1/alerts` | alerts of the site, whichever member owns them |
+//! | `/api/v1/alerts/{key}/{episode}` | one episode |
+//! | `/api/v1/live` | totals and alerts as they come: server-sent events |
 //!
 //! Every error is JSON `{"error": …}` with the status that fits: 400 what is not as the document says, 404 what is not there, 422
 //! what is right one by one but not together. Limits: spans inside the horizon, [`MAX_POINTS`] points, and [`Limits`] on connections,
@@ -23,10 +26,12 @@
 //! thousands of right and wrong requests.
 
 mod access;
+mod alerts;
 mod document;
 mod error;
 mod guard;
 mod limits;
+mod live;
 mod parameter;
 mod query;
 mod server;
@@ -127,6 +132,9 @@ fn routes() -> OpenApiRouter<Arc<Site>> {
         .routes(routes!(streams::list))
         .routes(routes!(streams::total))
         .routes(routes!(streams::windows))
+        .routes(routes!(alerts::list))
+        .routes(routes!(alerts::episode))
+        .routes(routes!(live::live))
 }
 
 /// All that is answered.

@@ -41,10 +41,17 @@ pub enum Kind {
     Word(&'static [&'static str]),
     /// A name as streams and sites have it.
     Name,
+    /// The key of an alert: names of rule, site and stream with bars between.
+    AlertKey,
+    /// The id of an episode.
+    EpisodeId,
 }
 
 /// Names are made of these; the contract's pattern.
 const NAME_PATTERN: &str = "^[A-Za-z0-9._-]+$";
+const ALERT_KEY_PATTERN: &str =
+    r"^[A-Za-z0-9._-]{1,64}\|[A-Za-z0-9._-]{1,64}\|[A-Za-z0-9._-]{1,64}$";
+const EPISODE_ID_PATTERN: &str = "^[0-9a-f]{16}$";
 
 impl Parameter {
     /// Checks a value.
@@ -73,6 +80,10 @@ impl Parameter {
                 Ok(_) => Ok(()),
                 Err(error) => wrong(format!("{name}: {error}")),
             },
+            Kind::AlertKey if is_alert_key(text) => Ok(()),
+            Kind::AlertKey => wrong(format!("{name}: {text:?} is no rule|site|stream")),
+            Kind::EpisodeId if is_episode_id(text) => Ok(()),
+            Kind::EpisodeId => wrong(format!("{name}: {text:?} is no id of 16 hex digits")),
         }
     }
 
@@ -98,6 +109,12 @@ impl Parameter {
                 .min_length(Some(1))
                 .max_length(Some(MAX_NAME_BYTES))
                 .pattern(Some(NAME_PATTERN)),
+            Kind::AlertKey => ObjectBuilder::new()
+                .schema_type(Type::String)
+                .pattern(Some(ALERT_KEY_PATTERN)),
+            Kind::EpisodeId => ObjectBuilder::new()
+                .schema_type(Type::String)
+                .pattern(Some(EPISODE_ID_PATTERN)),
         };
         ParameterBuilder::new()
             .name(self.name)
@@ -110,6 +127,20 @@ impl Parameter {
             .schema(Some(schema))
             .build()
     }
+}
+
+fn is_alert_key(text: &str) -> bool {
+    let parts: Vec<_> = text.split('|').collect();
+    let names = parts.iter();
+    parts.len() == 3
+        && names
+            .map(|part| names::name(part, MAX_NAME_BYTES))
+            .all(|name| name.is_ok())
+}
+
+fn is_episode_id(text: &str) -> bool {
+    let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    text.len() == 16 && text.bytes().all(hex)
 }
 
 fn number(value: u64) -> Number {
@@ -182,6 +213,21 @@ mod tests {
         check(&name, "sport-1", "");
         for text in ["", "a/b", "\0", "ä", &"a".repeat(65)] {
             assert!(name.check(text).is_err(), "{text}");
+        }
+        for (text, good) in [
+            ("r|ams1|sport-1", true),
+            ("r|ams1", false),
+            ("r||s", false),
+            ("r|a|b|c", false),
+        ] {
+            assert_eq!(is_alert_key(text), good, "{text}");
+        }
+        for (text, good) in [
+            ("00ff00ff00ff00ff", true),
+            ("00FF00ff00ff00ff", false),
+            ("00ff", false),
+        ] {
+            assert_eq!(is_episode_id(text), good, "{text}");
         }
     }
 }

@@ -142,8 +142,8 @@ pub async fn list(
     let streams = names.into_iter().map(|name| {
         let presence = nodes.presence(name, now_ms);
         let degraded = nodes.iter().filter_map(|(node, info)| {
-            let reason = info.streams.get(name).filter(|reason| !reason.is_empty())?;
-            Some(Degraded {
+            let reason = &info.streams.get(name)?.degraded;
+            (!reason.is_empty()).then(|| Degraded {
                 node: node.to_owned(),
                 reason: reason.clone(),
             })

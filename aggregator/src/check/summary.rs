@@ -2,8 +2,11 @@
 
 use std::io::{self, Write};
 
+use glob::Pattern;
+
 use super::surroundings::{Found, READ, written};
-use crate::config::{AlertRule, Config, Http, Metric, StoreKind};
+use crate::alert::{Rule, RuleMetric};
+use crate::config::{Config, Http, StoreKind, active_in_words};
 
 /// Writes the summary; `found` is none when neither brokers nor machine were looked at.
 pub(super) fn write(config: &Config, found: Option<&Found>, out: &mut dyn Write) -> io::Result<()> {
@@ -103,33 +106,33 @@ fn write_alerts(config: &Config, out: &mut dyn Write) -> io::Result<()> {
     config
         .alerts
         .iter()
-        .try_for_each(|rule| writeln!(out, "  {}", rule_text(rule)))
+        .try_for_each(|rule| writeln!(out, "  {}", rule_text(&rule.rule)))
 }
 
-fn rule_text(rule: &AlertRule) -> String {
-    let streams: Vec<_> = rule.streams.iter().collect();
+fn rule_text(rule: &Rule) -> String {
+    let streams: Vec<_> = rule.streams.iter().map(Pattern::as_str).collect();
+    let (hold_s, clear_for_s) = (rule.hold_ms / 1_000, rule.clear_for_ms / 1_000);
     let mut text = format!("{}: each of {}: ", rule.name, streams.join(" "));
-    text += &match (rule.metric, rule.threshold) {
-        (Metric::NoData, _) | (_, None) => format!(
-            "fires when nothing arrived for {} s, and {} s more; clears after {} s with data",
-            rule.over_s, rule.hold_s, rule.clear_for_s
+    text += &match rule.metric {
+        RuleMetric::NoData => format!(
+            "fires when more than half of its nodes said nothing for {} s, and {hold_s} s more; clears after \
+             {clear_for_s} s with data",
+            rule.over_s
         ),
-        (metric, Some(threshold)) => format!(
-            "fires when {metric} over {} s is above {} for {} s (the lower bound of its 95 % interval, {} sampled flows \
-             or more); clears when it is below {} for {} s",
+        metric => format!(
+            "fires when {metric} over {} s is above {} for {hold_s} s (the lower bound of its 95 % interval, {} sampled \
+             flows or more); clears when it is below {} for {clear_for_s} s",
             rule.over_s,
-            threshold.above,
-            rule.hold_s,
+            rule.above,
             rule.min_flows,
-            rounded(threshold.clear_below),
-            rule.clear_for_s
+            rounded(rule.clear_below),
         ),
     };
     if rule.fast {
         text += "; suspected early from pulses";
     }
     if let Some(active) = rule.active {
-        text += &format!("; only {active}");
+        text += &format!("; only {}", active_in_words(active));
     }
     text += &format!("; severity {}", rule.severity);
     for (name, value) in &rule.labels {

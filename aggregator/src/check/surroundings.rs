@@ -10,6 +10,7 @@ use service::topics;
 use crate::api::Access;
 use crate::config::{Config, ConfigError};
 use crate::consume::Kafka;
+use crate::publish::alertmanager::Settings;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -30,6 +31,9 @@ pub(super) fn look(config: &Config) -> Found {
     match config.ready_to_run().and_then(|()| Kafka::of(config)) {
         Ok(_) => ask_brokers(config, &mut found),
         Err(error) => found.errors.push(error),
+    }
+    if let Err(error) = Settings::of(config) {
+        found.errors.push(error);
     }
     look_at_port(config, &mut found);
     if let Err(error) = Access::of(&config.http) {

@@ -76,7 +76,8 @@ fn read_whole(mut section: Section<'_>, config: &mut Config, findings: &mut Find
         (config.http, config.places.http_files) = Http::read(http, findings);
     }
     if let Some(alertmanager) = section.table(findings, "alertmanager", "alertmanager") {
-        config.alertmanager = Alertmanager::read(alertmanager, findings);
+        (config.alertmanager, config.places.alertmanager) =
+            Alertmanager::read(alertmanager, findings);
     }
     read_alerts(&mut section, config, findings);
     section.refuse(findings, "forward", "is not built yet; remove it");
@@ -96,16 +97,17 @@ fn read_alerts(section: &mut Section<'_>, config: &mut Config, findings: &mut Fi
         .collect();
     let mut names: HashMap<&str, &AlertRule> = HashMap::new();
     for rule in &config.alerts {
-        match names.get(rule.name.as_str()) {
+        let name = rule.rule.name.as_str();
+        match names.get(name) {
             Some(first) => {
                 let message = format!(
-                    "`{}` is also the name of the rule at {}",
-                    rule.name, first.places.name
+                    "`{name}` is also the name of the rule at {}",
+                    first.places.name
                 );
                 let wrong = Wrong::new(message, "a name of its own for every rule");
                 findings.error(rule.places.name.clone(), "alert.name", wrong);
             }
-            None => drop(names.insert(&rule.name, rule)),
+            None => drop(names.insert(name, rule)),
         }
     }
 }

@@ -17,8 +17,8 @@ use std::path::PathBuf;
 
 pub use http::{Http, Tls};
 pub use load::read;
-pub use rule::{AlertRule, Globs, MIN_FLOWS, Metric, RulePlaces, Threshold};
-pub use schedule::Schedule;
+pub use rule::{AlertRule, MIN_FLOWS, RulePlaces};
+pub use schedule::in_words as active_in_words;
 pub use sections::{Alertmanager, Kafka, Merge, Role, Store, StoreKind};
 use service::config::file;
 pub use service::config::{ConfigError, ConfigErrors, ConfigWarning, Place, Source, Wrong};
@@ -68,6 +68,8 @@ pub struct Places {
     pub http_listen: Option<Place>,
     /// `http.token_file` and the other files of the section, by name.
     pub http_files: BTreeMap<&'static str, Place>,
+    /// Options of `alertmanager` that name files, by name.
+    pub alertmanager: BTreeMap<&'static str, Place>,
 }
 
 impl Default for Config {
@@ -105,10 +107,21 @@ impl Config {
         format!("{}-{role}", self.kafka.group_prefix)
     }
 
-    /// What the file asks for and this version does not do yet.
-    pub fn not_yet(&self) -> Option<&'static str> {
-        let rules = !self.alerts.is_empty();
-        rules.then_some("alert rules are checked, but not evaluated yet: no alert will be raised")
+    /// Whether another one differs in nothing but the rules.
+    pub fn same_but_rules(&self, other: &Self) -> bool {
+        let Self {
+            site,
+            roles,
+            kafka,
+            merge,
+            store,
+            http,
+            alertmanager,
+            ..
+        } = self;
+        (site, roles, kafka) == (&other.site, &other.roles, &other.kafka)
+            && (merge, store) == (&other.merge, &other.store)
+            && (http, alertmanager) == (&other.http, &other.alertmanager)
     }
 
     /// What a file may leave open, but not one that is run.

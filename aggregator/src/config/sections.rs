@@ -281,36 +281,123 @@ fn keyspace(value: &DeValue<'_>) -> Parsed<String> {
 pub struct Alertmanager {
     /// Base URLs without a slash at the end; all of them get every alert. Empty: alerts go to their topic only.
     pub urls: Vec<String>,
+    /// User of a basic login; none: no such login.
+    pub username: Option<String>,
+    /// File with that user's password.
+    pub password_file: Option<PathBuf>,
+    /// File with a bearer token, instead of a user.
+    pub token_file: Option<PathBuf>,
+    /// Certificates that theirs must be signed by; none: those that the system trusts.
+    pub tls_ca: Option<PathBuf>,
 }
+
+/// Options that name files.
+const ALERTMANAGER_FILES: [&str; 3] = ["password_file", "token_file", "tls_ca"];
 
 impl Alertmanager {
-    pub(super) fn read(mut section: Section<'_>, findings: &mut Findings) -> Self {
-        let mut urls = Vec::new();
-        for (place, url) in section.list(findings, "urls", base_url) {
-            match urls.contains(&url) {
-                true => {
-                    let wrong = Wrong::new(format!("`{url}` is listed twice"), "every URL once");
-                    findings.error(place, "alertmanager.urls", wrong);
-                }
-                false => urls.push(url),
+    /// It, and where the options stand that name files.
+    pub(super) fn read(
+        mut section: Section<'_>,
+        findings: &mut Findings,
+    ) -> (Self, BTreeMap<&'static str, Place>) {
+        let urls = base_urls(&mut section, findings);
+        let places = ALERTMANAGER_FILES
+            .into_iter()
+            .filter_map(|key| Some((key, section.place_if_set(key)?)))
+            .collect();
+        let read = Self {
+            urls,
+            username: section.optional(findings, "username", user),
+            password_file: section.optional(findings, "password_file", absolute_path),
+            token_file: section.optional(findings, "token_file", absolute_path),
+            tls_ca: section.optional(findings, "tls_ca", absolute_path),
+        };
+        read.hold_together(&mut section, findings);
+        section.end(findings, &[]);
+        (read, places)
+    }
+
+    /// Finds what makes no sense together.
+    fn hold_together(&self, section: &mut Section<'_>, findings: &mut Findings) {
+        // What is set and wrong was reported already.
+        let user = section.place_if_set("username").is_some();
+        let password = section.place_if_set("password_file").is_some();
+        let mut error = |key: &'static str, message: &str, allowed: &str| {
+            if let Some(place) = section.place_if_set(key) {
+                let name = section.name(key);
+                findings.error(place, &name, Wrong::new(message, allowed));
+            }
+        };
+        const PAIR: &str = "username and password_file together";
+        if !password {
+            error("username", "there is no password_file beside it", PAIR);
+        }
+        if !user {
+            error("password_file", "there is no username beside it", PAIR);
+        } else {
+            error(
+                "token_file",
+                "there is a username as well",
+                "one way to log in: a user's password or a token",
+            );
+        }
+        let secure = |url: &String| url.starts_with("https://");
+        if !self.urls.is_empty()
+            && !self.urls.iter().any(secure)
+            && let Some(place) = section.place_if_set("tls_ca")
+        {
+            let message = "has no effect: no URL begins with https://".to_owned();
+            findings.warn(place, "alertmanager.tls_ca", message);
+        }
+        for (key, set) in [
+            ("username", self.username.is_some()),
+            ("token_file", self.token_file.is_some()),
+        ] {
+            let open = self.urls.iter().find(|url| !secure(url));
+            if let (true, Some(url), Some(place)) = (set, open, section.place_if_set(key)) {
+                let message = format!("goes to {url} unencrypted");
+                findings.warn(place, &section.name(key), message);
             }
         }
-        section.end(findings, &[]);
-        Self { urls }
     }
 }
 
-/// `http://host`, with a port and a path where there are any.
-fn base_url(value: &DeValue<'_>) -> Parsed<String> {
-    const ALLOWED: &str = "http://host:port, with a path if it is served below one";
-    let text = text(value)?;
-    if text.starts_with("https://") {
-        return Err(Wrong::new(
-            format!("`{text}`: https is not built yet"),
-            ALLOWED,
-        ));
+fn base_urls(section: &mut Section<'_>, findings: &mut Findings) -> Vec<String> {
+    let mut urls = Vec::new();
+    for (place, url) in section.list(findings, "urls", base_url) {
+        match urls.contains(&url) {
+            true => {
+                let wrong = Wrong::new(format!("`{url}` is listed twice"), "every URL once");
+                findings.error(place, "alertmanager.urls", wrong);
+            }
+            false => urls.push(url),
+        }
     }
-    let good = text.strip_prefix("http://").is_some_and(|rest| {
+    urls
+}
+
+/// As a basic login takes it.
+fn user(value: &DeValue<'_>) -> Parsed<String> {
+    let text = text(value)?;
+    let good = !text.is_empty()
+        && text.len() <= MAX_NAME_BYTES
+        && !text.contains(|c: char| c == ':' || c.is_control());
+    match good {
+        true => Ok(text.to_owned()),
+        false => Err(Wrong::new(
+            format!("`{text}` is not a user's name"),
+            format!("1 to {MAX_NAME_BYTES} bytes without a colon"),
+        )),
+    }
+}
+
+/// `http://host` or `https://host`, with a port and a path where there are any.
+fn base_url(value: &DeValue<'_>) -> Parsed<String> {
+    const ALLOWED: &str =
+        "http://host:port or https://host:port, with a path if it is served below one";
+    let text = text(value)?;
+    let rest = text.strip_prefix("http://");
+    let good = rest.or(text.strip_prefix("https://")).is_some_and(|rest| {
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let plain = |c: char| c.is_ascii_alphanumeric() || "-._~/%".contains(c);
         let host = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);

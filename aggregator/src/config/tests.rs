@@ -6,6 +6,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
+use crate::alert::{Active, Rule, RuleMetric};
 
 fn parse(text: &str) -> Result<Config, ConfigErrors> {
     read(Source::new("a.toml", text))
@@ -53,8 +54,8 @@ fn check_option(line: &str, expected: &[&str]) {
 
 /// The rule that says only what `line` adds to [`RULE`].
 #[track_caller]
-fn rule(line: &str) -> AlertRule {
-    good(&format!("{RULE}{line}")).alerts.remove(0)
+fn rule(line: &str) -> Rule {
+    good(&format!("{RULE}{line}")).alerts.remove(0).rule
 }
 
 fn defaults_like(config: &Config) -> Config {
@@ -103,23 +104,23 @@ fn defaults_are_those_of_the_contract() {
 fn defaults_of_a_rule() {
     let r = rule("");
     assert_eq!(
-        (r.over_s, r.hold_s, r.clear_for_s, r.min_flows),
-        (10, 2, 30, 30)
+        (r.over_s, r.hold_ms, r.clear_for_ms, r.min_flows),
+        (10, 2_000, 30_000, 30)
     );
-    let threshold = r.threshold.expect("a threshold");
-    assert_eq!(threshold.above, 0.02);
-    assert!(
-        (threshold.clear_below - 0.014).abs() < 1e-12,
-        "{threshold:?}"
-    );
+    assert_eq!(r.above, 0.02);
+    assert!((r.clear_below - 0.014).abs() < 1e-12, "{}", r.clear_below);
     assert_eq!(
         (r.fast, r.active, r.severity.as_str()),
         (true, None, "page")
     );
     assert_eq!((r.labels.len(), r.annotations.len()), (0, 0));
-    assert!(!good(&RULE.replace("retrans_ratio", "stall_ratio")).alerts[0].fast);
-    let no_data = &good(NO_DATA).alerts[0];
-    assert_eq!((no_data.threshold, no_data.fast), (None, false));
+    assert!(
+        !good(&RULE.replace("retrans_ratio", "stall_ratio")).alerts[0]
+            .rule
+            .fast
+    );
+    let no_data = &good(NO_DATA).alerts[0].rule;
+    assert_eq!((no_data.metric, no_data.fast), (RuleMetric::NoData, false));
 }
 
 const EXAMPLE: &str = include_str!("../../../deploy/config/aggregator.toml");
@@ -145,6 +146,8 @@ fn the_commented_values_of_the_example_are_the_defaults() {
     let (whole, rules) = EXAMPLE.split_once("# [[alert]]").expect("an example rule");
     let shown: String = whole
         .lines()
+        // The other way to log in; both at once are refused.
+        .filter(|line| !line.starts_with("# token_file"))
         .map(|line| match line.strip_prefix("# ") {
             Some(option) if is_option(option) => format!("{option}\n"),
             _ => format!("{line}\n"),
@@ -162,6 +165,12 @@ fn the_commented_values_of_the_example_are_the_defaults() {
             tls_ca: Some("/etc/flowvitals/cassandra-ca.pem".into()),
             ..default.store
         },
+        alertmanager: Alertmanager {
+            username: Some("flowvitals".to_owned()),
+            password_file: Some("/etc/flowvitals/alertmanager.password".into()),
+            tls_ca: Some("/etc/flowvitals/alertmanager-ca.pem".into()),
+            ..default.alertmanager
+        },
         places: config.places.clone(),
         warnings: config.warnings.clone(), // what a store that is none has no use for
         ..defaults_like(&config)
@@ -177,23 +186,21 @@ fn the_commented_values_of_the_example_are_the_defaults() {
         .map(|line| format!("{line}\n"))
         .collect();
     let config = good(&format!("[[alert]]\n{lines}"));
-    let shown = &config.alerts[0];
-    let bare = AlertRule {
+    let shown = &config.alerts[0].rule;
+    let bare = Rule {
         name: "retransmissions".to_owned(),
         streams: shown.streams.clone(),
         active: shown.active,
         labels: shown.labels.clone(),
         annotations: shown.annotations.clone(),
-        places: shown.places.clone(),
-        threshold: shown.threshold,
+        clear_below: shown.clear_below,
         ..rule("")
     };
     assert_eq!(*shown, bare);
-    let threshold = shown.threshold.expect("a threshold");
-    assert_eq!((threshold.above, threshold.clear_below), (0.02, 0.014));
+    assert_eq!((shown.above, shown.clear_below), (0.02, 0.014));
     assert!(shown.active.is_some());
     assert_eq!((shown.labels.len(), shown.annotations.len()), (1, 1));
-    assert_eq!(shown.streams.iter().collect::<Vec<_>>(), ["sport-*"]);
+    assert!(shown.watches("sport-1") && !shown.watches("news"));
 }
 
 /// Every option that the reader knows is in the example, or said to be refused.
@@ -217,7 +224,10 @@ fn the_example_names_every_option() {
             ],
         ),
         ("[http]\n", vec!["listen"]),
-        ("[alertmanager]\n", vec!["urls"]),
+        (
+            "[alertmanager]\n",
+            vec!["urls", "username", "password_file", "token_file", "tls_ca"],
+        ),
         (
             RULE,
             vec![
@@ -299,8 +309,8 @@ fn the_contract_is_accepted() {
     );
     assert_eq!(config.kafka.brokers, ["127.0.0.1:19092"]);
     assert_eq!(config.alertmanager.urls, ["http://127.0.0.1:9093"]);
-    assert_eq!(config.alerts[0].metric, Metric::RetransRatio);
-    assert_eq!(config.alerts[0].annotations["runbook_url"], "");
+    assert_eq!(config.alerts[0].rule.metric, RuleMetric::RetransRatio);
+    assert_eq!(config.alerts[0].rule.annotations["runbook_url"], "");
 }
 
 #[test]
@@ -363,6 +373,7 @@ fn a_full_file() {
     let [first, dark] = config.alerts.as_slice() else {
         panic!("two rules")
     };
+    let (first, dark) = (&first.rule, &dark.rule);
     for (stream, taken) in [
         ("sport-1", true),
         ("sport-", true),
@@ -371,26 +382,20 @@ fn a_full_file() {
         ("Sport-1", false),
         ("a-sport-1", false),
     ] {
-        assert_eq!(first.streams.take(stream), taken, "{stream}");
+        assert_eq!(first.watches(stream), taken, "{stream}");
     }
     assert_eq!(
-        (first.metric, first.over_s, first.hold_s),
-        (Metric::RetransSegs, 300, 0)
+        (first.metric, first.over_s, first.hold_ms),
+        (RuleMetric::RetransSegs, 300, 0)
     );
+    assert_eq!((first.above, first.clear_below), (500.0, 500.0));
     assert_eq!(
-        first.threshold,
-        Some(Threshold {
-            above: 500.0,
-            clear_below: 500.0
-        })
-    );
-    assert_eq!(
-        (first.clear_for_s, first.min_flows, first.fast),
-        (1, 100, false)
+        (first.clear_for_ms, first.min_flows, first.fast),
+        (1_000, 100, false)
     );
     assert_eq!(
         first.active,
-        Some(Schedule {
+        Some(Active {
             begin_ms: 1_795_376_700_000,
             end_ms: 1_795_387_500_000
         })
@@ -400,7 +405,7 @@ fn a_full_file() {
         ("ticket", "1")
     );
     assert_eq!(first.annotations["stream"], "own words");
-    assert_eq!((dark.metric, dark.over_s), (Metric::NoData, 20));
+    assert_eq!((dark.metric, dark.over_s), (RuleMetric::NoData, 20));
 }
 
 #[test]
@@ -503,12 +508,6 @@ fn what_is_not_built_is_refused() {
             "4:1: http.tls_cert: is not built yet",
             "5:1: http.tls_key: is not built yet",
             "6:1: http.client_ca: is not built yet",
-        ],
-    );
-    check(
-        "[alertmanager]\nurls = ['https://a:9093']",
-        &[
-            "2:9: alertmanager.urls: `https://a:9093`: https is not built yet (allowed: http://host:port",
         ],
     );
 }
@@ -682,6 +681,8 @@ fn alertmanager_urls() {
         "http://a/b#c",
         "http://2001:db8::7",
         "ftp://a",
+        "https://",
+        "httpss://a",
     ] {
         check(
             &format!("[alertmanager]\nurls = ['{wrong}']"),
@@ -695,8 +696,41 @@ fn alertmanager_urls() {
 }
 
 #[test]
+fn one_way_to_log_in_to_alertmanagers() {
+    let section = |rest: &str| format!("[alertmanager]\nurls = ['https://a:9093']\n{rest}");
+    for (rest, wrong) in [
+        ("username = 'u'", "3:12: alertmanager.username: "),
+        ("password_file = '/p'", "3:17: alertmanager.password_file: "),
+        (
+            "username = 'u'\npassword_file = '/p'\ntoken_file = '/t'",
+            "5:14: alertmanager.token_file: ",
+        ),
+        (
+            "username = 'u:v'\npassword_file = '/p'",
+            "3:12: alertmanager.username: ",
+        ),
+        ("token_file = 't'", "3:14: alertmanager.token_file: "),
+    ] {
+        check(&section(rest), &[wrong]);
+    }
+    let good = parse(&section("token_file = '/t'\ntls_ca = '/c'")).expect("valid");
+    assert_eq!(good.warnings, []);
+    let open = "[alertmanager]\nurls = ['http://a']\ntls_ca = '/c'\ntoken_file = '/t'";
+    let warnings = parse(open).expect("valid").warnings;
+    let options: Vec<_> = warnings.iter().map(|found| found.option.as_str()).collect();
+    assert_eq!(options, ["alertmanager.tls_ca", "alertmanager.token_file"]);
+}
+
+#[test]
 fn rule_names() {
-    for wrong in ["''", "'a b'", "'a|b'", "7", "'FlowvitalsWatchdog'"] {
+    for wrong in [
+        "''",
+        "'a b'",
+        "'a|b'",
+        "7",
+        "'FlowvitalsWatchdog'",
+        "'FlowvitalsTest'",
+    ] {
         check(&RULE.replace("'a'", wrong), &["2:8: alert.name: "]);
     }
     check(
@@ -790,10 +824,7 @@ fn thresholds() {
             "6:15: alert.clear_below: 0.03 is more than above = 0.02: the rule would clear while it fires",
         ],
     );
-    assert_eq!(
-        rule("clear_below = 0.02").threshold.map(|t| t.clear_below),
-        Some(0.02)
-    );
+    assert_eq!(rule("clear_below = 0.02").clear_below, 0.02);
 }
 
 #[test]

@@ -1,7 +1,15 @@
-//! The wiring: what comes from the brokers goes into the site, what is asked for comes out of it.
+//! The wiring: what comes from the brokers goes into the site, what is asked for comes out of it. Each role has a file of its own.
 
+mod alert;
+mod alerting;
+mod board;
+mod outputs;
 mod run;
+mod sift;
 mod site;
+mod state;
 
+pub use alerting::Alerting;
+pub use board::{Boards, Told};
 pub use run::{Failure, run};
 pub use site::Site;

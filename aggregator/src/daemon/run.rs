@@ -1,27 +1,36 @@
-//! The life of the daemon: readers, the loop that takes their events in, the HTTP interface, the service manager.
+//! The life of the daemon: roles, the HTTP interface, signals, the service manager. What a role does is in its own file.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sampler_event::Event;
+use nix::time::{ClockId, clock_gettime};
 use service::config::ConfigErrors;
 use service::exit;
 use service::notify::Notifier;
+use service::topics;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use super::Site;
+use super::alert::{AlertRole, Parts};
+use super::outputs::Outputs;
+use crate::alert::{Engine, Rule, engine};
 use crate::api;
 use crate::config::Config;
-use crate::consume::{self, Arrival, Consume, Input, Partition, SettingsError};
-use crate::input::{Key, Sequences, Taken, Topic, Totals};
+use crate::consume::{self, Consume, SettingsError, Tail};
 use crate::merge::LiveOptions;
+use crate::publish::Publisher;
+use crate::publish::records::Records;
 
-/// Status and metrics of the readers are looked at so often.
+/// The service manager hears of us so often.
 const TICK: Duration = Duration::from_secs(1);
+/// A role that does nothing for so long hangs.
+const HANGS: Duration = Duration::from_secs(30);
+/// The least that is kept in memory, ms.
+const LEAST_HORIZON_MS: u64 = 120_000;
 
 /// Why the daemon ended: an exit status and its reason.
 #[derive(Debug, thiserror::Error)]
@@ -54,48 +63,6 @@ impl From<SettingsError> for Failure {
     }
 }
 
-/// What was seen of each partition that this member reads.
-#[derive(Default)]
-struct Partitions(HashMap<Partition, Sequences>);
-
-impl Partitions {
-    /// Events that were not there before, with the broker's time.
-    fn sift(&mut self, batch: Vec<Arrival>, now_ms: u64) -> Vec<(Event, i32, u64)> {
-        let new = |arrival: &Arrival| {
-            let partition = (arrival.topic, arrival.partition);
-            let sequences = self.0.entry(partition).or_default();
-            let key = Key::from(&arrival.event);
-            sequences.take(key, sequence_of(&arrival.event), now_ms) == Taken::New
-        };
-        let new = batch.into_iter().filter(new);
-        new.map(|arrival| (arrival.event, arrival.partition, arrival.append_ms))
-            .collect()
-    }
-
-    fn totals(&self) -> Totals {
-        let totals = self.0.values().map(Sequences::totals);
-        totals.fold(Totals::default(), |sum, part| Totals {
-            keys: sum.keys + part.keys,
-            new: sum.new + part.new,
-            duplicate: sum.duplicate + part.duplicate,
-            given_up: sum.given_up + part.given_up,
-            untracked: sum.untracked + part.untracked,
-        })
-    }
-
-    fn missing(&self) -> u64 {
-        self.0.values().map(Sequences::missing_now).sum()
-    }
-}
-
-fn sequence_of(event: &Event) -> u64 {
-    match event {
-        Event::Window(window) => window.sequence,
-        Event::Pulse(pulse) => pulse.sequence,
-        Event::Node(heartbeat) => heartbeat.sequence,
-    }
-}
-
 /// Runs until a signal.
 ///
 /// # Errors
@@ -107,122 +74,178 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    if let Some(missing) = config.not_yet() {
-        tracing::warn!("{missing}");
-    }
     let settings =
         consume::Kafka::of(&config).map_err(|error| Failure::from(ConfigErrors::from(error)))?;
-    let options = LiveOptions {
-        lateness_ms: config.merge.lateness_ms.into(),
-        node_forget_after_ms: u64::from(config.merge.node_forget_after_s) * 1_000,
-        ..LiveOptions::default()
-    };
+    let options = live_options(&config);
+    let site = Arc::new(Site::new(config.site.as_str(), options));
     let access = api::Access::of(&config.http)
         .map_err(|error| Failure::from(ConfigErrors::from(error.placed(&config))))?;
-    let site = Arc::new(Site::new(config.site.as_str(), options));
-    let listener = TcpListener::bind(config.http.listen)
-        .await
-        .map_err(|error| {
-            let place = config.place_or_file(config.places.http_listen.as_ref());
-            let address = config.http.listen;
-            Failure::new(
-                exit::CONFIG,
-                format!("{place}: http.listen: {address}: {error}"),
-            )
-        })?;
-    let (consume, mut inputs) =
-        Consume::start(&settings, Duration::from_millis(options.horizon_ms))?;
-    let (stop_api, stopped) = oneshot::channel::<()>();
+    let listener = listen(&config).await?;
+    // Everything that can fail has been made before anything runs.
+    let (board_tail, said) = Tail::start(&settings, topics::ALERT)?;
+    let outputs = Outputs::start(&config, &site)?;
+    let publisher = Publisher::new(Records::start(&settings)?, outputs.list());
+    let (consume, inputs) = Consume::start(&settings, Duration::from_millis(options.horizon_ms))?;
+    let engine = Engine::new(
+        config.site.as_str(),
+        rules(&config),
+        engine_options(&config),
+    );
+    let parts = Parts {
+        site: Arc::clone(&site),
+        consume,
+        inputs,
+        engine,
+        publisher,
+    };
+    let role = AlertRole::new(parts, &settings)?;
+
+    let (stop_api, api_stopped) = oneshot::channel::<()>();
     let server = api::Server::new(Arc::clone(&site)).with_access(access);
     let serving = tokio::spawn(server.serve(listener, async {
         // Ends also when the sender is dropped.
-        let _ = stopped.await;
+        let _ = api_stopped.await;
     }));
-
-    let bug = |error: std::io::Error| Failure::new(exit::BUG, error);
-    let mut terminate = signal(SignalKind::terminate()).map_err(bug)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(bug)?;
-    let mut notifier = Notifier::from_env();
-    let begin = Instant::now();
-    let committer = consume.committer();
-    let mut partitions = Partitions::default();
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    board_tail.read_all();
+    let following = tokio::spawn({
+        let site = Arc::clone(&site);
+        async move { site.boards().follow(said).await }
+    });
+    let (new_rules, rules_from) = mpsc::channel(1);
+    let (stop_role, role_stopped) = oneshot::channel::<()>();
+    let alerting = tokio::spawn(role.run(rules_from, role_stopped));
     tracing::info!(
         site = config.site,
         group = settings.alert_group(),
+        rules = config.alerts.len(),
         "consuming from {}, answering on {}",
         settings.brokers.join(", "),
         config.http.listen
     );
-    notifier.ready("consuming");
-    loop {
-        tokio::select! {
-            Some(input) = inputs.recv() => match input {
-                Input::Assigned(assigned) => {
-                    // Its history comes again, a horizon long: what was known of it would count twice.
-                    site.forget(&window_partitions(&assigned));
-                    for partition in &assigned {
-                        partitions.0.insert(*partition, Sequences::default());
-                    }
-                    tracing::info!("reads {}", in_words(&assigned));
-                }
-                Input::Revoked(revoked) => {
-                    site.forget(&window_partitions(&revoked));
-                    partitions.0.retain(|partition, _| !revoked.contains(partition));
-                    tracing::info!("reads no more: {}", in_words(&revoked));
-                }
-                Input::Batch(batch) => {
-                    let ends: HashMap<Partition, i64> = batch
-                        .iter()
-                        .map(|arrival| ((arrival.topic, arrival.partition), arrival.offset + 1))
-                        .collect();
-                    let now_ms = begin.elapsed().as_millis() as u64;
-                    site.take(partitions.sift(batch, now_ms));
-                    // Nothing is read from there again, but lag is measured against it.
-                    for ((topic, partition), offset) in ends {
-                        committer.commit(topic, partition, offset);
-                    }
-                }
-            },
-            _ = tick.tick() => {
-                site.note(consume.status(), partitions.totals(), partitions.missing());
-                let status = site.trouble().unwrap_or_else(|| site.summary());
-                notifier.status(&status);
-                notifier.window_closed(begin.elapsed());
-            }
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-        }
-    }
-    notifier.stopping("leaving the group");
+    let mut life = Life {
+        site: Arc::clone(&site),
+        config,
+        notifier: Notifier::from_env(),
+        new_rules,
+    };
+    let alerting = life.run(alerting).await?;
+
+    life.notifier.stopping("leaving the group");
+    drop(stop_role);
+    alerting.await.map_err(bug)?;
+    outputs.stop().await;
+    following.abort();
+    drop(board_tail);
+    site.boards().close();
     drop(stop_api);
-    drop(inputs);
-    let left = tokio::task::spawn_blocking(move || consume.stop()).await;
-    left.map_err(|error| Failure::new(exit::BUG, error))?;
-    let served = serving
-        .await
-        .map_err(|error| Failure::new(exit::BUG, error))?;
-    served.map_err(bug)?;
+    serving.await.map_err(bug)?.map_err(bug)?;
     tracing::info!("stopped: {}", site.summary());
     Ok(())
 }
 
-fn window_partitions(partitions: &[Partition]) -> Vec<i32> {
-    let windows = partitions
-        .iter()
-        .filter(|(topic, _)| *topic == Topic::Window);
-    windows.map(|(_, partition)| *partition).collect()
+pub(super) fn bug(error: impl ToString) -> Failure {
+    Failure::new(exit::BUG, error)
 }
 
-/// "window 0, 1, 2; pulse 0".
-fn in_words(partitions: &[Partition]) -> String {
-    let of = |topic: Topic| {
-        let mut numbers: Vec<_> = partitions.iter().filter(|(t, _)| *t == topic).collect();
-        numbers.sort();
-        let numbers: Vec<_> = numbers.iter().map(|(_, n)| n.to_string()).collect();
-        (!numbers.is_empty()).then(|| format!("{} {}", topic.name(), numbers.join(", ")))
-    };
-    let parts: Vec<_> = Topic::ALL.into_iter().filter_map(of).collect();
-    parts.join("; ")
+fn rules(config: &Config) -> Vec<Arc<Rule>> {
+    let rules = config.alerts.iter();
+    rules.map(|alert| Arc::new(alert.rule.clone())).collect()
+}
+
+fn live_options(config: &Config) -> LiveOptions {
+    let lateness_ms = u64::from(config.merge.lateness_ms);
+    let reach_ms = Engine::reach_ms(&rules(config)) + 2 * lateness_ms;
+    LiveOptions {
+        horizon_ms: reach_ms.max(LEAST_HORIZON_MS),
+        lateness_ms,
+        node_forget_after_ms: u64::from(config.merge.node_forget_after_s) * 1_000,
+    }
+}
+
+fn engine_options(config: &Config) -> engine::Options {
+    engine::Options {
+        lateness_ms: config.merge.lateness_ms.into(),
+        node_forget_after_ms: u64::from(config.merge.node_forget_after_s) * 1_000,
+        ..engine::Options::default()
+    }
+}
+
+async fn listen(config: &Config) -> Result<TcpListener, Failure> {
+    let address = config.http.listen;
+    TcpListener::bind(address).await.map_err(|error| {
+        let place = config.place_or_file(config.places.http_listen.as_ref());
+        let message = format!("{place}: http.listen: {address}: {error}");
+        Failure::new(exit::CONFIG, message)
+    })
+}
+
+/// What happens between start and stop.
+struct Life {
+    site: Arc<Site>,
+    config: Config,
+    notifier: Notifier,
+    new_rules: mpsc::Sender<Vec<Arc<Rule>>>,
+}
+
+impl Life {
+    /// Runs until a signal; a role that ends by itself is a bug. Gives the role back to be waited for.
+    async fn run(&mut self, mut role: JoinHandle<()>) -> Result<JoinHandle<()>, Failure> {
+        let mut terminate = signal(SignalKind::terminate()).map_err(bug)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(bug)?;
+        let mut hang_up = signal(SignalKind::hangup()).map_err(bug)?;
+        let begin = Instant::now();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.notifier.ready("consuming");
+        loop {
+            tokio::select! {
+                ended = &mut role => {
+                    let reason = ended.err().map_or("it ended".to_owned(), |e| e.to_string());
+                    return Err(Failure::new(exit::BUG, format!("the alert role: {reason}")));
+                }
+                _ = tick.tick() => {
+                    self.notifier.status(&self.status());
+                    if self.site.idle() < HANGS {
+                        self.notifier.window_closed(begin.elapsed());
+                    }
+                }
+                Some(()) = hang_up.recv() => self.reload().await,
+                _ = terminate.recv() => return Ok(role),
+                _ = interrupt.recv() => return Ok(role),
+            }
+        }
+    }
+
+    fn status(&self) -> String {
+        let trouble = self.site.trouble();
+        let trouble = trouble.or_else(|| self.site.alerting().trouble());
+        trouble.unwrap_or_else(|| self.site.summary())
+    }
+
+    /// Reads the file again. Rules are taken from it, and nothing else; a wrong file changes nothing.
+    async fn reload(&mut self) {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+        self.notifier.reloading(now);
+        match Config::load(&self.config.file) {
+            Err(errors) => {
+                tracing::error!("reload refused, the old rules stay:\n{errors}");
+            }
+            Ok(config) => {
+                for warning in &config.warnings {
+                    tracing::warn!("{warning}");
+                }
+                if !self.config.same_but_rules(&config) {
+                    tracing::warn!(
+                        "reload: only rules are taken from the file; the rest takes effect with a restart"
+                    );
+                }
+                let rules = rules(&config);
+                tracing::info!(rules = rules.len(), "rules reloaded");
+                self.config.alerts = config.alerts;
+                // The role is gone only when we are about to say so.
+                let _ = self.new_rules.send(rules).await;
+            }
+        }
+        self.notifier.ready(&self.status());
+    }
 }

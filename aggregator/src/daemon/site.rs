@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use sampler_event::Event;
+use sampler_event::{Event, Options};
+use serde::Serialize;
 use service::metrics::{Family, Kind, Sample, Value};
 
+use super::alerting::Alerting;
+use super::board::Boards;
 use crate::consume::{State, Status};
 use crate::input::{Reason, Topic, Totals};
-use crate::merge::{Added, Live, LiveOptions};
+use crate::merge::{Added, Live, LiveOptions, Quantity};
 
 /// Without an event for so long, events do not flow: a heartbeat comes with every window, and the longest window has 10 s.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -26,16 +29,39 @@ struct Counts {
     readers: Status,
     sequences: Totals,
     missing: u64,
+    /// When the role last noted how it is doing.
+    noted: Option<Instant>,
 }
 
 /// The site.
 #[derive(Debug)]
 pub struct Site {
     name: String,
-    options: LiveOptions,
     live: RwLock<Live>,
     counts: Mutex<Counts>,
+    alerting: Alerting,
+    boards: Boards,
     started: Instant,
+}
+
+/// What listeners hear once a second.
+#[derive(Debug, Serialize)]
+struct Totals10s<'a> {
+    site: &'a str,
+    now_ms: u64,
+    over_s: u64,
+    streams: Vec<Total10s<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Total10s<'a> {
+    stream: &'a str,
+    retrans_segs: Option<f64>,
+    retrans_ratio: Option<f64>,
+    low: Option<f64>,
+    high: Option<f64>,
+    nodes_expected: u64,
+    nodes_reported: u64,
 }
 
 impl Site {
@@ -43,9 +69,10 @@ impl Site {
     pub fn new(name: impl Into<String>, options: LiveOptions) -> Self {
         Self {
             name: name.into(),
-            options,
             live: RwLock::new(Live::new(options)),
             counts: Mutex::default(),
+            alerting: Alerting::default(),
+            boards: Boards::default(),
             started: Instant::now(),
         }
     }
@@ -57,7 +84,56 @@ impl Site {
 
     /// How far back questions can reach.
     pub fn horizon_ms(&self) -> u64 {
-        self.options.horizon_ms
+        self.live().horizon_ms()
+    }
+
+    /// Questions reach back so far from now on, or further; what was forgotten stays so.
+    pub fn reach(&self, horizon_ms: u64) {
+        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        live.reach(horizon_ms);
+    }
+
+    /// How alerting is doing.
+    pub fn alerting(&self) -> &Alerting {
+        &self.alerting
+    }
+
+    /// What was said of alerts, and who listens.
+    pub fn boards(&self) -> &Boards {
+        &self.boards
+    }
+
+    /// Tells listeners what all streams of this member did in the last ten seconds; nothing is reckoned if there are none.
+    pub fn tell_totals(&self) {
+        const OVER_S: u64 = 10;
+        if self.boards.listeners() == 0 {
+            return;
+        }
+        let live = self.live();
+        let options = Options::default();
+        let streams = live.streams().filter_map(|(stream, _)| {
+            let total = |quantity| live.total(stream, quantity, OVER_S * 1_000, None, &options);
+            let ratio = total(Quantity::RetransRatio).ok()?;
+            Some(Total10s {
+                stream,
+                retrans_segs: total(Quantity::RetransSegs).ok()?.value,
+                retrans_ratio: ratio.value,
+                low: ratio.low,
+                high: ratio.high,
+                nodes_expected: ratio.nodes_expected,
+                nodes_reported: ratio.nodes_reported,
+            })
+        });
+        let totals = Totals10s {
+            site: &self.name,
+            now_ms: live.now_ms(),
+            over_s: OVER_S,
+            streams: streams.collect(),
+        };
+        match serde_json::to_string(&totals) {
+            Ok(json) => self.boards.tell("totals", json),
+            Err(error) => tracing::error!(%error, "no totals"),
+        }
     }
 
     /// The streams and nodes, for reading; hold it shortly.
@@ -120,6 +196,12 @@ impl Site {
         counts.readers = readers;
         counts.sequences = sequences;
         counts.missing = missing;
+        counts.noted = Some(Instant::now());
+    }
+
+    /// For how long the role has not said how it is doing.
+    pub fn idle(&self) -> Duration {
+        self.counts().noted.unwrap_or(self.started).elapsed()
     }
 
     /// What it is doing, in one line.
@@ -194,7 +276,13 @@ impl Site {
         let dead =
             dead.map(|(outcome, count)| one(vec![("outcome", outcome.to_owned())], count as f64));
         let plain = |value: u64| vec![one(Vec::new(), value as f64)];
-        vec![
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now_s = since.unwrap_or_default().as_secs_f64();
+        let watermark_ms = Some(live.watermark_ms()).filter(|_| live.now_ms() > 0);
+        let delay = watermark_ms
+            .into_iter()
+            .map(|ms| one(Vec::new(), now_s - ms as f64 / 1e3));
+        let mut families = vec![
             family(
                 "flowvitals_aggregator_events_read_total",
                 "Records that were events, by topic.",
@@ -273,6 +361,16 @@ impl Site {
                 Kind::Gauge,
                 vec![one(Vec::new(), live.now_ms() as f64 / 1e3)],
             ),
-        ]
+            family(
+                "flowvitals_aggregator_watermark_delay_seconds",
+                "How far the watermark is behind the time of day; absent before the first event.",
+                Kind::Gauge,
+                delay.collect(),
+            ),
+        ];
+        drop(live);
+        families.extend(self.alerting.families());
+        families.extend(self.boards.families());
+        families
     }
 }

@@ -104,13 +104,27 @@ pub struct Answer {
     pub biased: bool,
 }
 
+/// What an answer says beside its estimate.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Evidence {
+    /// Nodes at the end of the span.
+    pub(crate) presence: Presence,
+    /// Handshakes completed. Exact.
+    pub(crate) flows_seen: u64,
+    /// Flows were refused at a limit.
+    pub(crate) biased: bool,
+    /// More may come from the nodes that have reported.
+    pub(crate) provisional: bool,
+}
+
 impl Answer {
     /// From an estimate, or why there is none.
-    pub(super) fn new(
+    pub(crate) fn new(
         estimate: Result<Estimate, Insufficient>,
         (from_ms, to_ms): (u64, u64),
-        presence: Presence,
+        evidence: Evidence,
     ) -> Self {
+        let Presence { expected, reported } = evidence.presence;
         let mut answer = Self {
             value: None,
             low: None,
@@ -120,11 +134,11 @@ impl Answer {
             from_ms,
             to_ms,
             flows_sampled: 0,
-            flows_seen: 0,
-            nodes_expected: presence.expected,
-            nodes_reported: presence.reported,
-            provisional: presence.reported < presence.expected,
-            biased: false,
+            flows_seen: evidence.flows_seen,
+            nodes_expected: expected,
+            nodes_reported: reported,
+            provisional: evidence.provisional || reported < expected,
+            biased: evidence.biased,
         };
         match estimate {
             Ok(estimate) => {

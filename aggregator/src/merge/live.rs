@@ -14,6 +14,7 @@ use sampler_event::{
     Flag, HistogramKind, Insufficient, NodeHeartbeat, Options, StreamWindow, SumError, WindowSum,
 };
 
+use super::answer::Evidence;
 use super::{Answer, Nodes, Point, Presence, Quantity};
 
 /// Streams kept; a site has fewer.
@@ -82,7 +83,7 @@ impl Live {
     pub fn new(options: LiveOptions) -> Self {
         Self {
             options,
-            nodes: Nodes::default(),
+            nodes: Nodes::new(options.lateness_ms),
             streams: BTreeMap::new(),
             newest_ms: 0,
             refused: None,
@@ -102,6 +103,7 @@ impl Live {
     pub fn add(&mut self, window: &StreamWindow, append_ms: u64) -> Added {
         let start_ms = window.window_start_ms;
         let end_ms = start_ms.saturating_add(u64::from(window.window_ms));
+        self.nodes.saw(window);
         let replayed = window.flags & Flag::Replayed as u32 != 0;
         let late = end_ms < self.watermark_ms();
         if !replayed {
@@ -144,6 +146,16 @@ impl Live {
         self.newest_ms.saturating_sub(self.options.horizon_ms)
     }
 
+    /// How far back questions can reach, ms.
+    pub fn horizon_ms(&self) -> u64 {
+        self.options.horizon_ms
+    }
+
+    /// Questions reach back so far from now on, or further; what was forgotten stays so.
+    pub fn reach(&mut self, horizon_ms: u64) {
+        self.options.horizon_ms = self.options.horizon_ms.max(horizon_ms);
+    }
+
     /// The site's time, Unix ms; 0 before the first event.
     pub fn now_ms(&self) -> u64 {
         self.newest_ms
@@ -170,6 +182,7 @@ impl Live {
     /// Drops a stream: its partition has another owner now.
     pub fn forget(&mut self, stream: &str) {
         self.streams.remove(stream);
+        self.nodes.forget_progress(stream);
     }
 
     /// The nodes.
@@ -233,11 +246,13 @@ impl Live {
                 .metric(source.unwrap_or_default())
                 .estimate(sum, options),
         };
-        let mut answer = Answer::new(estimate, span, presence);
-        answer.flows_seen = sum.counters().flows_seen;
-        answer.biased = sum.flags() & Flag::Biased as u32 != 0;
-        answer.provisional |= span.1 > self.watermark_ms();
-        answer
+        let evidence = Evidence {
+            presence,
+            flows_seen: sum.counters().flows_seen,
+            biased: sum.flags() & Flag::Biased as u32 != 0,
+            provisional: span.1 > self.watermark_ms(),
+        };
+        Answer::new(estimate, span, evidence)
     }
 
     /// A stream's sums in steps of `step_ms` from `from_ms` to `to_ms`; steps in which nobody had anything to say are left out.
@@ -285,7 +300,8 @@ impl Live {
 }
 
 /// The source of most round-trip samples: two sources never merge.
-fn main_source(sum: &WindowSum) -> Option<i32> {
+#[must_use]
+pub fn main_source(sum: &WindowSum) -> Option<i32> {
     let mut counts = BTreeMap::<i32, u64>::new();
     for (_, stratum) in sum.strata().filter(|(_, stratum)| stratum.rtt_source != 0) {
         *counts.entry(stratum.rtt_source).or_default() += stratum.counters.rtt_count;

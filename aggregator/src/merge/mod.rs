@@ -8,7 +8,9 @@
 mod answer;
 mod live;
 mod nodes;
+mod progress;
 
+pub(crate) use answer::Evidence;
 pub use answer::{Answer, Point, Quantity};
-pub use live::{Added, HORIZON_MS, Live, LiveOptions, Unknown};
-pub use nodes::{NodeInfo, Nodes, Presence};
+pub use live::{AHEAD_MS, Added, HORIZON_MS, Live, LiveOptions, MAX_STREAMS, Unknown, main_source};
+pub use nodes::{NodeInfo, Nodes, Presence, StreamInfo};

@@ -39,6 +39,18 @@ async fn ask(address: std::net::SocketAddr, method: &str, path: &str) -> (u16, S
     (status.expect("a status"), body.to_owned())
 }
 
+/// Its status alone: what is answered may never end.
+async fn status_of(address: std::net::SocketAddr, path: &str) -> u16 {
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).await.expect("a head");
+    let status = std::str::from_utf8(&head[9..]).ok();
+    let status = status.and_then(|status| status.parse().ok());
+    status.expect("a status")
+}
+
 /// The answer with its head.
 async fn whole(address: std::net::SocketAddr, method: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).await.expect("a connection");
@@ -257,8 +269,7 @@ async fn the_document_and_the_router_have_the_same_paths() {
     assert_eq!(named, held);
     for (path, item) in paths {
         let asked = path.replace("{stream}", "sport-1");
-        let (status, body) = ask(address, "GET", &asked).await;
-        assert_ne!(status, 404, "{path}: {body}");
+        assert_ne!(status_of(address, &asked).await, 404, "{path}");
         let responses = item["get"]["responses"].as_object().expect("responses");
         for status in ["200", "400", "401", "503"] {
             assert!(responses.contains_key(status), "{path} {status}");

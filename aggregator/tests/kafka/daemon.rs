@@ -21,14 +21,19 @@ const SECONDS: u64 = 12;
 const RETRANS_SEGS: u64 = 48;
 
 /// A running daemon; ended by force when dropped.
-struct Daemon {
+pub struct Daemon {
     process: Child,
     http: SocketAddr,
     folder: tempfile::TempDir,
 }
 
 impl Daemon {
-    fn start(brokers: &str) -> Self {
+    pub fn start(brokers: &str) -> Self {
+        Self::start_with(brokers, "")
+    }
+
+    /// With more of a configuration.
+    pub fn start_with(brokers: &str, more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         // Free now, and nobody else takes one here in between.
         let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
@@ -36,7 +41,7 @@ impl Daemon {
         let config = folder.path().join("aggregator.toml");
         let brokers: Vec<_> = brokers.split(',').collect();
         let text = format!(
-            "site = \"ams1\"\n[kafka]\nbrokers = {brokers:?}\n[http]\nlisten = \"{http}\"\n"
+            "site = \"ams1\"\n[kafka]\nbrokers = {brokers:?}\n[http]\nlisten = \"{http}\"\n{more}"
         );
         fs::write(&config, text).expect("a configuration");
         let log = File::create(folder.path().join("log")).expect("a log");
@@ -54,12 +59,12 @@ impl Daemon {
         }
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).expect("the log")
     }
 
     /// The body of an answer, if there is one.
-    fn get(&self, path: &str) -> Option<String> {
+    pub fn get(&self, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect(self.http).ok()?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).ok()?;
@@ -68,19 +73,19 @@ impl Daemon {
         Some(answer.split_once("\r\n\r\n")?.1.to_owned())
     }
 
-    fn json(&self, path: &str) -> Value {
+    pub fn json(&self, path: &str) -> Value {
         let body = self.get(path).expect("an answer");
         serde_json::from_str(&body).expect("JSON")
     }
 
-    fn metric(&self, name: &str) -> f64 {
+    pub fn metric(&self, name: &str) -> f64 {
         let text = self.get("/metrics").expect("metrics");
         let parsed = service::metrics::parse(&text).expect("an exposition");
         let samples = parsed.samples.iter().filter(|sample| sample.name == name);
         samples.map(|sample| sample.value).sum()
     }
 
-    fn wait_for(&self, what: &str, done: impl Fn() -> bool) {
+    pub fn wait_for(&self, what: &str, mut done: impl FnMut() -> bool) {
         let begin = Instant::now();
         while !done() {
             assert!(
@@ -92,9 +97,36 @@ impl Daemon {
         }
     }
 
-    fn stop(mut self) {
+    /// A request whose answer does not end.
+    pub fn open(&self, path: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.http).expect("a connection");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("asked");
+        stream
+    }
+
+    /// Gives it other rules.
+    pub fn reload(&self, rules: &str) {
+        let file = self.folder.path().join("aggregator.toml");
+        let text = fs::read_to_string(&file).expect("the configuration");
+        let rest = text.split("[[alert]]").next().unwrap_or_default();
+        fs::write(&file, format!("{rest}\n{rules}")).expect("written");
+        self.signal(Signal::SIGHUP);
+    }
+
+    /// Ends it by force.
+    pub fn kill(&self) {
+        self.signal(Signal::SIGKILL);
+    }
+
+    fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.process.id()).expect("a pid"));
-        kill(pid, Signal::SIGTERM).expect("a signal");
+        kill(pid, signal).expect("a signal");
+    }
+
+    pub fn stop(mut self) {
+        self.signal(Signal::SIGTERM);
         let status = self.process.wait().expect("a status");
         assert!(status.success(), "{status}:\n{}", self.log());
     }

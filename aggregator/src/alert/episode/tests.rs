@@ -543,6 +543,9 @@ proptest! {
                     prop_assert!(notice.ends_at_ms >= notice.starts_at_ms);
                 }
                 match notice.kind {
+                    Kind::Suspected | Kind::SuspectRepeated | Kind::SuspectEnded => {
+                        prop_assert!(false, "an episode suspects nothing");
+                    }
                     Kind::Pending | Kind::Withdrawn => prop_assert!(on.is_none() && named.is_none()),
                     Kind::Fired => {
                         prop_assert!(knows || agrees);

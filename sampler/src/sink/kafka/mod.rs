@@ -5,7 +5,6 @@
 //! which breaks can be replaced without a loss; consumers drop what was doubled by its sequence.
 //! Limits: [`inflight`] per kind; what finds no room waits in the queue, whose oldest is dropped.
 
-mod class;
 mod health;
 mod inflight;
 mod producer;
@@ -16,11 +15,11 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::error::RDKafkaErrorCode as Code;
+use service::delivery::{Class, class};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use self::class::{Class, class};
 use self::health::Health;
 use self::inflight::{Id, InFlight};
 use self::producer::{Life, Report};

@@ -1,4 +1,4 @@
-//! What to do about an error, by its class. Pure.
+//! What to do about an error of a Kafka producer, by its class. Pure.
 //!
 //! Input: librdkafka's error code, as a delivery report or a refused send carries it. Output: a [`Class`].
 
@@ -7,18 +7,19 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 /// What an error asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Send the event again in a moment. (What librdkafka can retry by itself does not come here.)
+    /// Send the record again in a moment. (What librdkafka can retry by itself does not come here.)
     Retry,
-    /// The event itself will never be taken: it is a dead letter.
+    /// The record itself will never be taken: it is a dead letter.
     DeadLetter,
-    /// Somebody has to create the topic or grant the right: hold this kind's events back, and say so.
+    /// Somebody has to create the topic or grant the right: hold back what goes there, and say so.
     Hold,
-    /// The producer is done for: a new one sends all unconfirmed events again.
+    /// The producer is done for: a new one sends everything unconfirmed again.
     Fatal,
 }
 
 /// The class of an error. What is not known is tried again: losing nothing is the better mistake.
-pub fn class(code: Code) -> Class {
+#[must_use]
+pub const fn class(code: Code) -> Class {
     match code {
         Code::MessageSizeTooLarge
         | Code::InvalidMessage
