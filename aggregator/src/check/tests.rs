@@ -69,7 +69,7 @@ fn a_right_file_is_summed_up() {
         "writes: flowvitals.alert.v1, flowvitals.state.v1, flowvitals.dlq.v1\n",
         "until 2000 ms after its end; a node that is silent for 900 s is expected no more\n",
         "store: embedded in /var/lib/flowvitals/store",
-        "http: http://127.0.0.1:9741/\n",
+        "http: http://127.0.0.1:9741/ answers who asks from this machine\n",
         "alerts: go to their topic and to http://127.0.0.1:9093\nrules: 2\n",
         "  retransmissions: each of sport-* news: fires when retrans_ratio over 10 s is above 0.02 for 2 s (the lower \
          bound of its 95 % interval, 30 sampled flows or more); clears when it is below 0.014 for 30 s; suspected early \

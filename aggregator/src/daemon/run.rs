@@ -87,6 +87,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         .with_roles(merges, storing.clone())
         .with_store(target.as_ref().and_then(Target::shared));
     let site = Arc::new(site);
+    let access = api::Access::of(&config.http)
+        .map_err(|error| Failure::from(ConfigErrors::from(error.placed(&config))))?;
     let listener = listen(&config).await?;
     // Everything that can fail has been made before anything runs.
     let alerting = merges
@@ -96,7 +98,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         StoreRole::start(store_settings(target, &config, &settings), storing)
     });
     let (stop_api, api_stopped) = oneshot::channel::<()>();
-    let serving = tokio::spawn(api::serve(listener, Arc::clone(&site), async {
+    let server = api::Server::new(Arc::clone(&site)).with_access(access);
+    let serving = tokio::spawn(server.serve(listener, async {
         // Ends also when the sender is dropped.
         let _ = api_stopped.await;
     }));
@@ -105,7 +108,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         site = config.site,
         groups = groups.join(", "),
         rules = config.alerts.len(),
-        "consuming from {}, answering on http://{}",
+        "consuming from {}, answering on {}",
         settings.brokers.join(", "),
         config.http.listen
     );
