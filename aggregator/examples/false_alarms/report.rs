@@ -123,8 +123,8 @@ pub fn delays(trials: usize, seed: u64, jobs: usize) {
         "\nloss x 3; ms from the change to the end of the deciding pulse (page: until it is said); {trials} changes each"
     );
     println!(
-        "{:<36} {:<22} {:<18} {:<18} {}",
-        "stream", "suspected p50/p90/p99", "agreed p50/p99", "page p50/p99", "suspected before"
+        "{:<36} {:<22} {:<18} {:<18} suspected before",
+        "stream", "suspected p50/p90/p99", "agreed p50/p99", "page p50/p99"
     );
     for (stream, found) in kinds.iter().zip(&results) {
         println!(

@@ -20,12 +20,18 @@ fn store_role(brokers: &str, directory: &Path) -> Daemon {
     Daemon::start_as(brokers, "roles = [\"store\"]\n", &config(directory))
 }
 
+fn is(daemon: &Daemon, condition: &str) -> bool {
+    let metrics = daemon.get("/metrics").unwrap_or_default();
+    let now = format!("flowvitals_store_condition{{condition=\"{condition}\"}} 1\n");
+    metrics.contains(&now)
+}
+
 pub fn is_writing(daemon: &Daemon) -> bool {
     daemon.get("/healthz").as_deref() == Some("ok\n")
-        && daemon.metric("flowvitals_store_active") == 1.0
+        && is(daemon, "writing")
         && daemon
             .log()
-            .contains("assigned group=\"flowvitals-store\" role=\"streams\" partitions=12")
+            .contains("-store\" role=\"streams\" partitions=12")
 }
 
 /// Waits until all is read and written, also what is still open.
@@ -119,13 +125,20 @@ fn a_second_one_stands_by_and_takes_over() {
     for standby in [&same, &elsewhere] {
         standby.wait_for("it stands by and says so", || {
             let health = standby.get("/healthz").unwrap_or_default();
-            health.starts_with("ok, standby: ") && standby.metric("flowvitals_store_active") == 0.0
+            health.starts_with("ok, standby: ")
+                && is(standby, "standby")
+                && standby.log().contains("stands by")
         });
     }
     println!("{}", same.get("/healthz").unwrap_or_default());
     println!("{}", elsewhere.get("/healthz").unwrap_or_default());
     drop(elsewhere);
     play(&mut site);
+    assert!(
+        !first.log().contains("flowvitals-alert"),
+        "one role was asked for:\n{}",
+        first.log()
+    );
     drop(first);
     play(&mut site);
     same.wait_for("it took over", || is_writing(&same));

@@ -11,6 +11,7 @@
 //!
 //! Limits: [`MOST_ROWS`] and the rows of one batch wait; a write is given [`WRITE`] and then tried again.
 
+mod figures;
 mod places;
 mod storing;
 mod work;
@@ -52,6 +53,8 @@ pub struct Settings {
     pub lateness_ms: u64,
     /// A node that was silent for so long is forgotten.
     pub node_forget_after_ms: u64,
+    /// Whether it buries what is no event: no other role here does.
+    pub buries: bool,
 }
 
 /// The role, running.
@@ -110,7 +113,7 @@ async fn run(
         found: found.clone(),
         runtime: Handle::current(),
     };
-    let plan = Plan::store(&settings.kafka, share, Box::new(ask));
+    let plan = Plan::store(&settings.kafka, share, Box::new(ask), settings.buries);
     let (consume, mut inputs) = Consume::start_as(&settings.kafka, plan)?;
     storing.opened(Arc::clone(&opened));
     let options = Options {
