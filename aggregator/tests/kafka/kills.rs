@@ -12,16 +12,10 @@ use serde_json::Value;
 use crate::alerts::{RULE, alerts, words};
 use crate::broker_with_topics;
 use crate::daemon::Daemon;
-<<<<<<< HEAD
-use crate::produced::{Site, compare};
-use crate::store::{config, is_writing, number, settle_and_stop};
-use crate::writer::{Writer, now_ms};
-=======
 use crate::play::{Incident, Play};
 use crate::produced::compare;
-use crate::store::{config, is_writing, number, settle};
+use crate::store::{config, is_writing, number, settle_and_stop};
 use crate::writer::now_ms;
->>>>>>> 54684b4aec51629cb01bb5663e3b58a9f61ed896
 
 const KEY: &str = "loss|ams1|sport-0";
 /// The rule looks at so much, and nobody sees the end of an incident before it is over for so long, ms.
