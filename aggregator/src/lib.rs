@@ -24,6 +24,9 @@ pub mod publish;
 
 pub mod test_alert;
 
+pub mod replay;
+pub mod rule_test;
+
 pub mod api;
 
 pub mod daemon;

@@ -7,6 +7,7 @@
 //! Limits: [`MAX_ALERTS`] rules, [`service::config::file::MAX_FILE_BYTES`]. What is not built yet is refused, not ignored.
 
 mod load;
+mod options;
 mod rule;
 mod schedule;
 mod sections;
@@ -14,9 +15,11 @@ mod sections;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+pub(crate) use load::alerts;
 pub use load::read;
 pub use rule::{AlertRule, MIN_FLOWS, RulePlaces};
 pub use schedule::in_words as active_in_words;
+pub(crate) use schedule::time_ms;
 pub use sections::{Alertmanager, Http, Kafka, Merge, Role, Store, StoreKind};
 use service::config::file;
 pub use service::config::{ConfigError, ConfigErrors, ConfigWarning, Place, Source, Wrong};

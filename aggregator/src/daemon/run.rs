@@ -17,11 +17,10 @@ use tokio::time::MissedTickBehavior;
 use super::Site;
 use super::alert::{AlertRole, Parts};
 use super::outputs::Outputs;
-use crate::alert::{Engine, Rule, engine};
+use crate::alert::{Engine, Rule};
 use crate::api;
 use crate::config::Config;
 use crate::consume::{self, Consume, SettingsError, Tail};
-use crate::merge::LiveOptions;
 use crate::publish::Publisher;
 use crate::publish::records::Records;
 
@@ -29,8 +28,6 @@ use crate::publish::records::Records;
 const TICK: Duration = Duration::from_secs(1);
 /// A role that does nothing for so long hangs.
 const HANGS: Duration = Duration::from_secs(30);
-/// The least that is kept in memory, ms.
-const LEAST_HORIZON_MS: u64 = 120_000;
 
 /// Why the daemon ended: an exit status and its reason.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +73,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     }
     let settings =
         consume::Kafka::of(&config).map_err(|error| Failure::from(ConfigErrors::from(error)))?;
-    let options = live_options(&config);
+    let options = config.live_options();
     let site = Arc::new(Site::new(config.site.as_str(), options));
     let listener = listen(&config).await?;
     // Everything that can fail has been made before anything runs.
@@ -86,8 +83,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let (consume, inputs) = Consume::start(&settings, Duration::from_millis(options.horizon_ms))?;
     let engine = Engine::new(
         config.site.as_str(),
-        rules(&config),
-        engine_options(&config),
+        config.rules(),
+        config.engine_options(),
     );
     let parts = Parts {
         site: Arc::clone(&site),
@@ -142,29 +139,6 @@ pub async fn run(config: Config) -> Result<(), Failure> {
 
 pub(super) fn bug(error: impl ToString) -> Failure {
     Failure::new(exit::BUG, error)
-}
-
-fn rules(config: &Config) -> Vec<Arc<Rule>> {
-    let rules = config.alerts.iter();
-    rules.map(|alert| Arc::new(alert.rule.clone())).collect()
-}
-
-fn live_options(config: &Config) -> LiveOptions {
-    let lateness_ms = u64::from(config.merge.lateness_ms);
-    let reach_ms = Engine::reach_ms(&rules(config)) + 2 * lateness_ms;
-    LiveOptions {
-        horizon_ms: reach_ms.max(LEAST_HORIZON_MS),
-        lateness_ms,
-        node_forget_after_ms: u64::from(config.merge.node_forget_after_s) * 1_000,
-    }
-}
-
-fn engine_options(config: &Config) -> engine::Options {
-    engine::Options {
-        lateness_ms: config.merge.lateness_ms.into(),
-        node_forget_after_ms: u64::from(config.merge.node_forget_after_s) * 1_000,
-        ..engine::Options::default()
-    }
 }
 
 async fn listen(config: &Config) -> Result<TcpListener, Failure> {
@@ -236,7 +210,7 @@ impl Life {
                         "reload: only rules are taken from the file; the rest takes effect with a restart"
                     );
                 }
-                let rules = rules(&config);
+                let rules = config.rules();
                 tracing::info!(rules = rules.len(), "rules reloaded");
                 self.config.alerts = config.alerts;
                 // The role is gone only when we are about to say so.
