@@ -40,6 +40,9 @@ pub enum Command {
     /// What has to do with rules of alerts
     #[command(subcommand)]
     Rules(RulesCommand),
+    /// Print the tables of a Cassandra store, or make them
+    #[command(after_help = SCHEMA_HELP)]
+    Schema(SchemaArgs),
 }
 
 /// What is done with rules.
@@ -134,6 +137,29 @@ pub struct RulesTestArgs {
     pub verbose: bool,
 }
 
+const SCHEMA_HELP: &str = "\
+Examples:
+  flowvitals-aggregator schema --config /etc/flowvitals/aggregator.toml --copies 3 | cqlsh 10.0.0.1
+      for a ring, by somebody who may make keyspaces
+  flowvitals-aggregator schema --config /etc/flowvitals/aggregator.toml --apply
+      for a single node, as the user of [store]; applying again changes nothing
+
+Exit codes: 0 done, 2 usage, 69 Cassandra does not answer or says no, 70 bug, 78 configuration";
+
+/// Arguments of `schema`.
+#[derive(Debug, Args)]
+pub struct SchemaArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Make what is missing, instead of printing it
+    #[arg(long)]
+    pub apply: bool,
+    /// Copies of every row, in a keyspace that is not there yet: 3 in a ring
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub copies: u8,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,6 +200,8 @@ mod tests {
             "check",
             "check --offline",
             "check --config a.toml --diff b.toml",
+            "schema",
+            "schema --config a.toml --copies 0",
             "merge",
             "test-alert",
             "test-alert --config a.toml b.toml",
@@ -194,6 +222,7 @@ mod tests {
             "check --help",
             "test-alert --help",
             "rules test --help",
+            "schema --help",
         ] {
             let help = parse(line).expect_err(line);
             assert_eq!(help.exit_code(), 0, "{line}");

@@ -8,6 +8,8 @@ pub mod config;
 
 pub mod check;
 
+pub mod schema;
+
 pub mod input;
 
 pub mod merge;
@@ -24,6 +26,7 @@ pub mod publish;
 
 pub mod test_alert;
 
+pub mod query;
 pub mod replay;
 pub mod rule_test;
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use aggregator::cli::{Cli, Command, RulesCommand, RunArgs};
 use aggregator::config::Config;
-use aggregator::{check, daemon, rule_test, test_alert};
+use aggregator::{check, daemon, rule_test, schema, test_alert};
 use clap::Parser;
 use service::exit;
 use tracing_subscriber::EnvFilter;
@@ -23,6 +23,9 @@ fn main() -> ExitCode {
         Command::Rules(RulesCommand::Test(args)) => {
             let (out, err) = (&mut stdout().lock(), &mut stderr().lock());
             rule_test::run(args, out, err).unwrap_or(exit::BUG)
+        }
+        Command::Schema(args) => {
+            schema::run(args, &mut stdout().lock(), &mut stderr().lock()).unwrap_or(exit::BUG)
         }
     };
     ExitCode::from(code)

@@ -1,9 +1,10 @@
 //! What the sampler costs, measured on this machine. Each bench prints a table; none asserts.
 //!
 //! `cargo xtask bench` runs all, `cargo xtask bench NAME` one. Needs root and BPF, but for `stage`,
-//! `event`, `scaling` and `rebalance`; the last two need Java and Maven. One file per budget; what they share comes first.
+//! `event`, `scaling` and `rebalance`; those with Kafka need Java and Maven. One file per budget; what they share comes first.
 
 mod cgroup;
+mod daemons;
 mod floor;
 mod interleaved;
 mod loopback;
@@ -20,6 +21,7 @@ mod connections;
 mod daemon;
 mod event;
 mod live;
+mod onset;
 mod program;
 mod rebalance;
 mod scaling;
@@ -52,6 +54,10 @@ enum Bench {
     Scaling,
     /// What a join, a leave and a death of a member cost, by protocol of the group.
     Rebalance,
+    /// From the onset of loss to suspicion and page: players, samplers, Kafka, aggregator, Alertmanager.
+    Onset,
+    /// Half an hour of loss that does not change: every page is a false one. Not among `all`.
+    Steady,
     /// All of them.
     All,
 }
@@ -70,6 +76,8 @@ impl Bench {
             Self::Event => event::run(),
             Self::Scaling => scaling::run(),
             Self::Rebalance => rebalance::run(),
+            Self::Onset => onset::onset(),
+            Self::Steady => onset::steady(),
             Self::All => Ok(()),
         }
     }
@@ -93,6 +101,10 @@ impl Bench {
                 "200,000 windows a second and core, decoded; live data at most 2 s late beside a backlog of 10 minutes"
             }
             Self::Rebalance => "a dead member's streams are read again within 8 s",
+            Self::Onset => {
+                "suspect 0.5 s (p50), 1.5 s (p99); page 3 s where two nodes agree, else 2 s after the true total crosses"
+            }
+            Self::Steady => "no page",
             Self::All => "",
         }
     }
@@ -117,7 +129,8 @@ fn main() -> Result<()> {
     let wanted = Arguments::parse().bench;
     println!("{}", machine::describe()?);
     let all = Bench::value_variants().iter();
-    for bench in all.filter(|b| **b != Bench::All && (wanted == Bench::All || wanted == **b)) {
+    let long = [Bench::All, Bench::Steady];
+    for bench in all.filter(|b| wanted == **b || (wanted == Bench::All && !long.contains(b))) {
         bench.run()?;
     }
     Ok(())

@@ -3,23 +3,26 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use aggregator::consume::{Arrival, Consume, Input, Kafka};
-use aggregator::input::{Key, Sequences, Taken};
+use aggregator::consume::{Arrival, Consume, Input, Kafka, Partition};
+use aggregator::input::{Key, Sequences, Taken, Topic};
 use aggregator::merge::{Live, LiveOptions};
 use anyhow::{Result, anyhow, ensure};
 use nix::sys::resource::{UsageWho, getrusage};
 use sampler_event::Event;
+use tokio::sync::mpsc::Receiver;
 
 use crate::site::{NODES, STREAMS, Site, broker, now_ms};
 use crate::statistics::Samples;
 
 /// Seconds of the site that lie in the topic before anybody reads.
 const BACKLOG_S: u64 = 600;
-/// What is read of it to compare members.
+/// Partitions of the windows.
+const PARTITIONS: usize = 12;
+/// Members that are compared.
 const MEMBERS: [usize; 3] = [1, 2, 4];
 /// How far back who reads a backlog begins: all that was written.
 const EVERYTHING: Duration = Duration::from_secs(3_600);
@@ -32,8 +35,11 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// What the members of one group did, together.
 #[derive(Default)]
 struct Done {
-    new: AtomicU64,
+    /// Windows that the members hold: what one loses to another is read again, and counts once.
+    held: AtomicU64,
     again: AtomicU64,
+    /// Members that have their share of the partitions.
+    settled: AtomicUsize,
     /// Largest age of a record when it was merged, since it was last asked for, ms; of records that came after the start.
     latest_ms: AtomicU64,
     stop: AtomicBool,
@@ -55,15 +61,25 @@ impl Group {
         };
         let member = |_| {
             let (consume, inputs) = Consume::start(&settings, horizon)?;
-            let done = Arc::clone(&done);
-            Ok(thread::spawn(move || work(consume, inputs, &done)))
+            let (done, share) = (Arc::clone(&done), PARTITIONS / members);
+            Ok(thread::spawn(move || work(consume, inputs, share, &done)))
         };
         let members = (0..members).map(member).collect::<Result<_>>()?;
         Ok(Self { done, members })
     }
 
     fn read(&self) -> u64 {
-        self.done.new.load(Ordering::Relaxed)
+        self.done.held.load(Ordering::Relaxed)
+    }
+
+    /// Waits until every member has its share.
+    fn settle(&self) -> Result<()> {
+        let begin = Instant::now();
+        while self.done.settled.load(Ordering::Relaxed) < self.members.len() {
+            ensure!(begin.elapsed() < PATIENCE, "the members do not settle");
+            thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
     }
 
     fn until(&self, count: u64) -> Result<()> {
@@ -94,9 +110,11 @@ impl Group {
 }
 
 /// What the daemon does with what its readers give it.
-fn work(consume: Consume, mut inputs: tokio::sync::mpsc::Receiver<Input>, done: &Done) {
+fn work(consume: Consume, mut inputs: Receiver<Input>, share: usize, done: &Done) {
     let (began_ms, begin) = (now_ms(), Instant::now());
-    let mut sequences: HashMap<_, Sequences> = HashMap::new();
+    // What was seen of each partition, and how many windows are held of it.
+    let mut known: HashMap<Partition, (Sequences, u64)> = HashMap::new();
+    let mut settled = false;
     let mut live = Live::new(LiveOptions::default());
     let committer = consume.committer();
     while !done.stop.load(Ordering::Relaxed) {
@@ -104,13 +122,26 @@ fn work(consume: Consume, mut inputs: tokio::sync::mpsc::Receiver<Input>, done: 
             Ok(Input::Batch(batch)) => batch,
             Ok(Input::Assigned(partitions)) => {
                 let fresh = partitions.into_iter();
-                sequences.extend(fresh.map(|one| (one, Sequences::default())));
+                known.extend(fresh.map(|one| (one, Default::default())));
+                let windows = known.keys().filter(|(topic, _)| *topic == Topic::Window);
+                if windows.count() == share && !settled {
+                    settled = true;
+                    done.settled.fetch_add(1, Ordering::Relaxed);
+                }
                 continue;
             }
             Ok(Input::Revoked(partitions)) => {
-                sequences.retain(|one, _| !partitions.contains(one));
+                for one in partitions {
+                    let (_, held) = known.remove(&one).unwrap_or_default();
+                    done.held.fetch_sub(held, Ordering::Relaxed);
+                }
+                if settled {
+                    settled = false;
+                    done.settled.fetch_sub(1, Ordering::Relaxed);
+                }
                 continue;
             }
+            Ok(Input::CaughtUp(_)) => continue,
             Err(_) => {
                 thread::sleep(Duration::from_millis(1));
                 continue;
@@ -119,11 +150,13 @@ fn work(consume: Consume, mut inputs: tokio::sync::mpsc::Receiver<Input>, done: 
         let since_ms = begin.elapsed().as_millis() as u64;
         for arrival in &batch {
             let partition = (arrival.topic, arrival.partition);
-            let known = sequences.entry(partition).or_default();
-            match take(arrival, known, &mut live, since_ms) {
-                true => done.new.fetch_add(1, Ordering::Relaxed),
-                false => done.again.fetch_add(1, Ordering::Relaxed),
-            };
+            let (sequences, held) = known.entry(partition).or_default();
+            if take(arrival, sequences, &mut live, since_ms) {
+                *held += 1;
+                done.held.fetch_add(1, Ordering::Relaxed);
+            } else {
+                done.again.fetch_add(1, Ordering::Relaxed);
+            }
             if arrival.append_ms > began_ms {
                 let age_ms = now_ms().saturating_sub(arrival.append_ms);
                 done.latest_ms.fetch_max(age_ms, Ordering::Relaxed);
@@ -173,8 +206,8 @@ pub fn run() -> Result<()> {
         begin.elapsed().as_secs_f64()
     );
     println!(
-        "{:<10} {:>12} {:>22} {:>8}",
-        "members", "windows/s", "windows/s of own CPU", "again"
+        "{:<10} {:>12} {:>12} {:>24} {:>8}",
+        "members", "windows", "windows/s", "windows/s of own CPU", "again"
     );
     for members in MEMBERS {
         compare(&brokers, members, site.written())?;
@@ -187,14 +220,14 @@ pub fn run() -> Result<()> {
 /// All that lies in the topic, by so many members of a new group.
 fn compare(brokers: &str, members: usize, count: u64) -> Result<()> {
     let group = Group::start(brokers, &members.to_string(), members, EVERYTHING)?;
-    // Joining is not reading: the clock begins with the first tenth.
-    group.until(count / 10)?;
+    // Joining is not reading.
+    group.settle()?;
     let (begin, used, first) = (Instant::now(), cpu()?, group.read());
     group.until(count)?;
     let (took, used) = (begin.elapsed(), cpu()? - used);
     let read = (group.read() - first) as f64;
     println!(
-        "{members:<10} {:>12.0} {:>22.0} {:>8}",
+        "{members:<10} {read:>12.0} {:>12.0} {:>24.0} {:>8}",
         read / took.as_secs_f64(),
         read / used.as_secs_f64(),
         group.done.again.load(Ordering::Relaxed)

@@ -2,7 +2,7 @@
 //!
 //! | path | answers |
 //! |---|---|
-//! | `/healthz` | 200 while events flow, 503 with the reason otherwise |
+//! | `/healthz` | 200 while events flow, or another process stores and this one stands by; 503 with the reason otherwise |
 //! | `/metrics` | the aggregator's own Prometheus metrics |
 //! | `/openapi.json` | all of this for programs |
 //! | `/api/v1/streams` | streams with their nodes and labels |
@@ -107,8 +107,11 @@ async fn in_time(request: Request, next: Next) -> Response {
     )
 )]
 async fn health(State(site): State<Arc<Site>>) -> Response {
-    match site.trouble() {
-        None => "ok\n".into_response(),
+    match site.ill() {
+        None => match site.stands_by() {
+            None => "ok\n".into_response(),
+            Some(who) => format!("ok, standby: {who}\n").into_response(),
+        },
         Some(reason) => ApiError::Unavailable(reason).into_response(),
     }
 }

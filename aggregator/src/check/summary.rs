@@ -42,9 +42,9 @@ fn write_kafka(config: &Config, found: Option<&Found>, out: &mut dyn Write) -> i
         None => String::new(),
     };
     writeln!(out, "kafka: {brokers}{answer}")?;
-    let roles = config.roles.iter();
+    let roles = config.running().into_iter();
     let groups: Vec<_> = roles
-        .map(|role| format!("{} (role {role})", config.group(*role)))
+        .map(|role| format!("{} (role {role})", config.group(role)))
         .collect();
     writeln!(out, "consumer groups: {}", groups.join(", "))?;
     let partitions = |topic: &str| {
@@ -63,7 +63,10 @@ fn write_kafka(config: &Config, found: Option<&Found>, out: &mut dyn Write) -> i
 fn store_text(config: &Config) -> String {
     match config.store.kind {
         StoreKind::None => "none: what is older than a rule's horizon is in Kafka only".to_owned(),
-        StoreKind::Embedded => config.store.directory.display().to_string(),
+        StoreKind::Embedded => format!(
+            "embedded in {}: seconds for 48 hours, minutes for 90 days; one process writes, others stand by",
+            config.store.directory.display()
+        ),
         StoreKind::Cassandra => format!(
             "keyspace {} at {}",
             config.store.keyspace,

@@ -8,6 +8,7 @@ mod run;
 mod sift;
 mod site;
 mod state;
+pub mod store;
 
 pub use alerting::Alerting;
 pub use board::{Boards, Told};

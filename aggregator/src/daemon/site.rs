@@ -1,7 +1,7 @@
 //! What the aggregator knows of its site, shared by the task that takes events in and those that answer questions.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sampler_event::{Event, Options};
@@ -10,6 +10,7 @@ use service::metrics::{Family, Kind, Sample, Value};
 
 use super::alerting::Alerting;
 use super::board::Boards;
+use super::store::{Condition, Storing};
 use crate::consume::{State, Status};
 use crate::input::{Reason, Topic, Totals};
 use crate::merge::{Added, Live, LiveOptions, Quantity};
@@ -42,6 +43,10 @@ pub struct Site {
     alerting: Alerting,
     boards: Boards,
     started: Instant,
+    /// The store, where this process has that role.
+    storing: Option<Arc<Storing>>,
+    /// Whether this process merges what is live.
+    merges: bool,
 }
 
 /// What listeners hear once a second.
@@ -74,7 +79,30 @@ impl Site {
             alerting: Alerting::default(),
             boards: Boards::default(),
             started: Instant::now(),
+            storing: None,
+            merges: true,
         }
+    }
+
+    /// With a store beside what is live, or alone.
+    #[must_use]
+    pub fn with_roles(self, merges: bool, storing: Option<Arc<Storing>>) -> Self {
+        Self {
+            merges,
+            storing,
+            ..self
+        }
+    }
+
+    /// How the store is doing, where this process has that role.
+    pub fn storing(&self) -> Option<&Storing> {
+        self.storing.as_deref()
+    }
+
+    /// The site's time, whichever role knows it: end of the newest event, Unix ms.
+    pub fn now_ms(&self) -> u64 {
+        let stored_ms = self.storing().map_or(0, Storing::newest_ms);
+        self.live().now_ms().max(stored_ms)
     }
 
     /// Its name.
@@ -199,13 +227,23 @@ impl Site {
         counts.noted = Some(Instant::now());
     }
 
-    /// For how long the role has not said how it is doing.
+    /// For how long the role that merges has not said how it is doing.
     pub fn idle(&self) -> Duration {
+        if !self.merges {
+            return Duration::ZERO;
+        }
         self.counts().noted.unwrap_or(self.started).elapsed()
     }
 
     /// What it is doing, in one line.
     pub fn summary(&self) -> String {
+        let merged = self.merges.then(|| self.merged());
+        let stored = self.storing().map(Storing::summary);
+        let parts: Vec<_> = merged.into_iter().chain(stored).collect();
+        parts.join("; ")
+    }
+
+    fn merged(&self) -> String {
         let live = self.live();
         let presence = live.nodes().len();
         let windows: u64 = self.counts().windows.values().sum();
@@ -215,7 +253,21 @@ impl Site {
         )
     }
 
-    /// Why events do not flow; none: they do.
+    /// Why some role does not do its work; none: they all do.
+    pub fn ill(&self) -> Option<String> {
+        let merging = self.merges.then(|| self.trouble()).flatten();
+        merging.or_else(|| self.storing().and_then(Storing::trouble))
+    }
+
+    /// Who does the work instead of this process, where it only stands by.
+    pub fn stands_by(&self) -> Option<String> {
+        match self.storing()?.condition() {
+            Condition::StandsBy(who) => Some(who),
+            _ => None,
+        }
+    }
+
+    /// Why events do not flow to the role that merges; none: they do.
     pub fn trouble(&self) -> Option<String> {
         let counts = self.counts();
         for reader in [&counts.readers.streams, &counts.readers.nodes] {
@@ -234,6 +286,15 @@ impl Site {
 
     /// Its metrics.
     pub fn families(&self) -> Vec<Family> {
+        let mut families = match self.merges {
+            true => self.merging(),
+            false => Vec::new(),
+        };
+        families.extend(self.storing().into_iter().flat_map(Storing::families));
+        families
+    }
+
+    fn merging(&self) -> Vec<Family> {
         let counts = self.counts().clone();
         let live = self.live();
         let one = |labels, value: f64| Sample {

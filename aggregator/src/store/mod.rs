@@ -23,6 +23,7 @@
 //! A store belongs to one site; its name is given when it is opened. Nothing here reads a clock: ages are arguments.
 
 mod answer;
+pub mod cassandra;
 mod embedded;
 mod row;
 mod wire;
@@ -32,12 +33,33 @@ pub(crate) mod testing;
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::config::{self, StoreKind};
 
 pub use answer::{Fold, Folded};
 pub use embedded::Embedded;
 pub(crate) use row::add_gauges;
 pub use row::{NoPart, NodeRow, Part, Pool, PoolKey, Row, Sums};
 pub use wire::{decode_sums, encode_sums};
+
+/// Opens the store that is configured.
+///
+/// # Errors
+/// As [`Embedded::open`]; a store that is away is worth another try.
+pub async fn open(config: &config::Store) -> Result<Arc<dyn Store>, StoreError> {
+    match config.kind {
+        StoreKind::Embedded => {
+            let directory = config.directory.clone();
+            let opened = tokio::task::spawn_blocking(move || Embedded::open(&directory)).await;
+            let opened = opened.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+            Ok(Arc::new(opened?))
+        }
+        StoreKind::Cassandra | StoreKind::None => Err(StoreError::Unavailable(
+            "no store of this kind can be opened".to_owned(),
+        )),
+    }
+}
 
 /// How long rows are kept, ms: `stream_second`.
 pub const SECONDS_KEPT_MS: u64 = 48 * 3_600_000;
@@ -155,7 +177,7 @@ pub struct EvidenceRow {
     pub event: Vec<u8>,
 }
 
-/// A store. Spans are half open, `from_ms <= window_start_ms < to_ms`; rows come by `window_start_ms`, then part.
+/// A store. Spans are half open, `from_ms <= window_start_ms < to_ms`; rows come by `window_start_ms`, then the text of the part.
 pub trait Store: Send + Sync + fmt::Debug {
     /// What it is, for status and log: `embedded /var/lib/…`, `cassandra 10.0.0.1:9042, …`.
     fn name(&self) -> String;

@@ -34,14 +34,24 @@ impl Daemon {
 
     /// With more of a configuration.
     pub fn start_with(brokers: &str, more: &str) -> Self {
+        Self::start_as(brokers, "", more)
+    }
+
+    /// With options of the file itself, and more sections.
+    pub fn start_as(brokers: &str, options: &str, more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         // Free now, and nobody else takes one here in between.
         let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
         let http = port.expect("a port");
         let config = folder.path().join("aggregator.toml");
         let brokers: Vec<_> = brokers.split(',').collect();
+        // A store of its own, unless the test has one.
+        let store = match more.contains("[store]") {
+            true => String::new(),
+            false => format!("store.directory = {:?}\n", folder.path().join("store")),
+        };
         let text = format!(
-            "site = \"ams1\"\n[kafka]\nbrokers = {brokers:?}\n[http]\nlisten = \"{http}\"\n{more}"
+            "site = \"ams1\"\n{options}{store}[kafka]\nbrokers = {brokers:?}\n[http]\nlisten = \"{http}\"\n{more}"
         );
         fs::write(&config, text).expect("a configuration");
         let log = File::create(folder.path().join("log")).expect("a log");
@@ -79,7 +89,8 @@ impl Daemon {
     }
 
     pub fn metric(&self, name: &str) -> f64 {
-        let text = self.get("/metrics").expect("metrics");
+        let text = self.get("/metrics");
+        let text = text.unwrap_or_else(|| panic!("no metrics:\n{}", self.log()));
         let parsed = service::metrics::parse(&text).expect("an exposition");
         let samples = parsed.samples.iter().filter(|sample| sample.name == name);
         samples.map(|sample| sample.value).sum()

@@ -5,10 +5,14 @@ mod alerts;
 mod cluster;
 mod daemon;
 mod groups;
+mod kills;
 mod member;
 mod nodes;
 mod owner;
+mod produced;
 mod rights;
+mod store;
+mod test_alert;
 mod writer;
 
 use std::collections::BTreeMap;

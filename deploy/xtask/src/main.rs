@@ -47,13 +47,14 @@ fn run() -> Result<bool> {
         Command::Bench(bench) => bench_of(&bench.name)?,
         Command::Demo(_) => {
             println!(
-                "The demo takes about a minute once everything is built (some minutes the first time). It makes two\n\
-                 network namespaces with a packet filter inside them, starts nginx and Kafka in them, loads an eBPF\n\
-                 program at the root cgroup, and takes all of it away at the end."
+                "The demo takes about two minutes once everything is built (some minutes the first time). It makes two\n\
+                 network namespaces with a packet filter inside them, starts nginx, Kafka and Alertmanager in them, loads\n\
+                 an eBPF program at the root cgroup, and takes all of it away at the end."
             );
             setup::run()?;
-            println!("building the sampler");
-            process::run(process::cargo().args(["build", "--release", "--package", "sampler"]))?;
+            println!("building the sampler and the aggregator");
+            let both = ["--package", "sampler", "--package", "aggregator"];
+            process::run(process::cargo().args(["build", "--release"]).args(both))?;
             stack(true)?;
         }
         Command::Kafka(_) | Command::Cassandra(_) => {
@@ -69,11 +70,13 @@ fn bench_of(name: &str) -> Result<()> {
     if name != "coverage" {
         let release = ["build", "--release", "--package"];
         // One of them measures the daemon as an operator has it.
-        process::run(
-            process::cargo()
-                .args(release)
-                .args(["sampler", "--package", "benches"]),
-        )?;
+        process::run(process::cargo().args(release).args([
+            "sampler",
+            "--package",
+            "aggregator",
+            "--package",
+            "benches",
+        ]))?;
         let program = paths::target().join("release/benches");
         process::run(std::process::Command::new(program).arg(name))?;
     }
