@@ -99,3 +99,99 @@ async fn stand(State(guard): State<Arc<Guard>>, request: Request, next: Next) ->
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::body::Body;
+    use axum::http::StatusCode;
+    use axum::routing::get;
+    use tower_service::Service;
+
+    use super::*;
+
+    fn guard(limits: Limits) -> Arc<Guard> {
+        Arc::new(Guard::new(Access::default(), limits, Arc::default()))
+    }
+
+    /// A router with an endpoint that never answers, and two that do.
+    fn guarded(guard: &Arc<Guard>) -> Router {
+        let router = Router::new()
+            .route("/never", get(std::future::pending::<()>))
+            .route("/at-once", get(async || "here"))
+            .route(HEALTH, get(async || "ok"));
+        guard.wrap(router)
+    }
+
+    async fn ask(router: &Router, request: Request) -> Response {
+        let mut router = router.clone();
+        router.call(request).await.expect("an answer")
+    }
+
+    fn request(path: &str) -> Request {
+        Request::get(path).body(Body::empty()).expect("a request")
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_does_not_come_is_not_waited_for() {
+        let guard = guard(Limits {
+            answer: Duration::from_millis(20),
+            ..Limits::default()
+        });
+        let router = guarded(&guard);
+        let response = ask(&router, request("/never")).await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(response.headers().contains_key("retry-after"));
+        assert_eq!(guard.refusals().of(Refusal::Slow), 1);
+    }
+
+    #[tokio::test]
+    async fn more_requests_than_places_are_told_so_and_health_is_answered() {
+        let guard = guard(Limits {
+            requests: 2,
+            answer: Duration::from_secs(3600),
+            ..Limits::default()
+        });
+        let router = guarded(&guard);
+        let mut waiting = Vec::new();
+        for _ in 0..2 {
+            let router = router.clone();
+            waiting.push(tokio::spawn(async move {
+                ask(&router, request("/never")).await
+            }));
+            tokio::task::yield_now().await;
+        }
+        let busy = ask(&router, request("/at-once")).await;
+        assert_eq!(busy.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let healthy = ask(&router, request(HEALTH)).await;
+        assert_eq!(healthy.status(), StatusCode::OK);
+        assert_eq!(guard.refusals().of(Refusal::Requests), 1);
+        for one in waiting {
+            one.abort();
+            let ended = one.await.expect_err("given up");
+            assert!(ended.is_cancelled());
+        }
+        let answered = ask(&router, request("/at-once")).await;
+        assert_eq!(answered.status(), StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn what_is_too_much_is_refused_before_it_is_read() {
+        let guard = guard(Limits::default());
+        let router = guarded(&guard);
+        let long = format!("/at-once?x={}", "y".repeat(MAX_URI_BYTES));
+        let refused = ask(&router, request(&long)).await;
+        assert_eq!(refused.status(), StatusCode::URI_TOO_LONG);
+        let most = usize::try_from(MAX_BODY_BYTES).expect("small");
+        for (bytes, status) in [
+            (most, StatusCode::OK),
+            (most + 1, StatusCode::PAYLOAD_TOO_LARGE),
+        ] {
+            let request = Request::get("/at-once").body(Body::from(vec![b' '; bytes]));
+            let response = ask(&router, request.expect("a request")).await;
+            assert_eq!(response.status(), status, "{bytes}");
+        }
+        assert_eq!(guard.refusals().of(Refusal::Size), 2);
+    }
+}

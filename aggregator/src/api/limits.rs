@@ -66,17 +66,23 @@ pub enum Refusal {
     Size,
     /// No TLS connection came about.
     Handshake,
+    /// No whole head of a request came in time, be it the first or the next.
+    Idle,
+    /// What came was no request.
+    Malformed,
 }
 
 impl Refusal {
     /// All of them, with their names.
-    const ALL: [(Self, &'static str); 6] = [
+    const ALL: [(Self, &'static str); 8] = [
         (Self::Connections, "connections"),
         (Self::Requests, "requests"),
         (Self::Slow, "slow"),
         (Self::Token, "token"),
         (Self::Size, "size"),
         (Self::Handshake, "handshake"),
+        (Self::Idle, "idle"),
+        (Self::Malformed, "malformed"),
     ];
 }
 

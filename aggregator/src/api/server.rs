@@ -143,7 +143,23 @@ impl Connection {
         };
         if let Err(error) = ended {
             tracing::debug!(%error, peer = %self.peer, "a connection ended early");
+            if let Some(why) = refusal(&error) {
+                self.guard.refusals().count(why);
+            }
         }
+    }
+}
+
+/// Why we ended a connection; none: its client did.
+fn refusal(error: &hyper::Error) -> Option<Refusal> {
+    if error.is_timeout() {
+        Some(Refusal::Idle)
+    } else if error.is_parse_too_large() {
+        Some(Refusal::Size)
+    } else if error.is_parse() {
+        Some(Refusal::Malformed)
+    } else {
+        None
     }
 }
 

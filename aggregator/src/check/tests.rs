@@ -197,6 +197,26 @@ fn a_property_that_librdkafka_does_not_take() {
 }
 
 #[test]
+fn files_of_the_interface_are_looked_at() {
+    let text = format!(
+        "[http]\nlisten = '{}'\ntoken_file = '/no/such/token'\n[kafka]\nbrokers = ['127.0.0.1:1']\n",
+        own_address()
+    );
+    let (code, _, err) = check(&text, false);
+    assert_eq!(code, exit::CONFIG);
+    let expected = "main.toml:3:14: http.token_file: /no/such/token: No such file";
+    assert!(err.contains(expected), "{err}");
+    // Offline they are not there to be looked at.
+    let (code, out, _) = check(&text, true);
+    assert_eq!(code, exit::OK);
+    assert!(out.contains("with a token of /no/such/token\n"), "{out}");
+    let (code, _, err) = check("http.listen = '0.0.0.0:9741'", true);
+    assert_eq!(code, exit::CONFIG);
+    let expected = "main.toml:1:15: http.listen: `0.0.0.0:9741` can be reached from outside, and anybody could ask";
+    assert!(err.starts_with(expected), "{err}");
+}
+
+#[test]
 fn the_port_must_be_free_or_ours() {
     let listener = TcpListener::bind(own_address()).expect("bound");
     let at = listener.local_addr().expect("address");

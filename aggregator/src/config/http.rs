@@ -135,3 +135,108 @@ fn incomplete(places: &Places, findings: &mut Findings) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use service::config::Source;
+
+    use super::super::{Config, read};
+
+    fn parse(http: &str) -> Result<Config, Vec<String>> {
+        let text = format!("[http]\n{http}");
+        read(Source::new("a.toml", &text))
+            .map_err(|errors| errors.0.iter().map(ToString::to_string).collect())
+    }
+
+    #[track_caller]
+    fn check(http: &str, expected: &[&str]) {
+        let found = parse(http).expect_err(http);
+        assert_eq!(found.len(), expected.len(), "{found:#?}");
+        for (found, expected) in found.iter().zip(expected) {
+            let begin = format!("a.toml:{expected}");
+            assert!(found.starts_with(&begin), "{found}\nis not\n{expected}");
+        }
+    }
+
+    /// Addresses that others reach, in every way to write one.
+    const OUTSIDE: [&str; 4] = [
+        "0.0.0.0:9741",
+        "[::]:9741",
+        "192.0.2.1:9741",
+        "[::ffff:192.0.2.1]:9741",
+    ];
+    const TLS: &str = "tls_cert = '/c'\ntls_key = '/k'\n";
+
+    #[test]
+    fn beyond_loopback_only_who_is_known_may_ask() {
+        for listen in OUTSIDE {
+            let listen = format!("listen = '{listen}'\n");
+            let refused = format!(
+                "2:10: http.{}",
+                listen.trim().replace(" =", ":").replace('\'', "`")
+            );
+            for open in [String::new(), TLS.to_owned()] {
+                check(
+                    &format!("{listen}{open}"),
+                    &[&format!(
+                        "{refused} can be reached from outside, and anybody could ask"
+                    )],
+                );
+            }
+            for closed in [
+                format!("{TLS}token_file = '/t'"),
+                format!("{TLS}client_ca = '/a'"),
+            ] {
+                let config = parse(&format!("{listen}{closed}")).expect(&closed);
+                assert_eq!(config.warnings.len(), 0, "{closed}");
+            }
+            let clear = parse(&format!("{listen}token_file = '/t'")).expect("a token will do");
+            let warnings: Vec<_> = clear.warnings.iter().map(ToString::to_string).collect();
+            assert_eq!(warnings.len(), 1, "{warnings:?}");
+            assert!(warnings[0].contains("clear text"), "{warnings:?}");
+        }
+    }
+
+    #[test]
+    fn on_loopback_nothing_is_needed_and_all_is_possible() {
+        for listen in [
+            "127.0.0.1:1",
+            "127.9.9.9:9741",
+            "[::1]:9741",
+            "[::ffff:127.0.0.1]:9741",
+        ] {
+            let config = parse(&format!("listen = '{listen}'")).expect(listen);
+            assert!(
+                config.http.is_local() && config.warnings.is_empty(),
+                "{listen}"
+            );
+        }
+        let whole = format!("token_file = '/t'\n{TLS}client_ca = '/a'");
+        let http = parse(&whole).expect("right").http;
+        assert_eq!(http.token_file, Some("/t".into()));
+        let tls = http.tls.expect("certificates");
+        assert_eq!((tls.cert, tls.key), ("/c".into(), "/k".into()));
+        assert_eq!(tls.client_ca, Some("/a".into()));
+    }
+
+    #[test]
+    fn what_is_wrong_has_its_place() {
+        for wrong in ["9741", "127.0.0.1", "localhost:9741", "127.0.0.1:0"] {
+            check(&format!("listen = '{wrong}'"), &["2:10: http.listen: "]);
+        }
+        check(
+            "tls_cert = '/c'",
+            &["2:12: http.tls_cert: has no tls_key beside it"],
+        );
+        check(
+            "tls_key = '/k'",
+            &["2:11: http.tls_key: has no tls_cert beside it"],
+        );
+        check(
+            "client_ca = '/a'",
+            &["2:13: http.client_ca: has no tls_cert and tls_key beside it"],
+        );
+        check("token_file = 'token'", &["2:14: http.token_file: "]);
+        check("token = 'x'", &["2:1: http.token: unknown option"]);
+    }
+}
