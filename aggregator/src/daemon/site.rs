@@ -15,6 +15,7 @@ use super::unix_ms;
 use crate::consume::{State, Status};
 use crate::input::{Reason, Topic, Totals};
 use crate::merge::{Added, Live, LiveOptions, Quantity};
+use crate::store::Store;
 
 /// Without an event for so long, events do not flow: a heartbeat comes with every window, and the longest window has 10 s.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -46,6 +47,8 @@ pub struct Site {
     started: Instant,
     /// The store, where this process has that role.
     storing: Option<Arc<Storing>>,
+    /// A store that this process may read, whoever writes it.
+    shared: Option<Arc<dyn Store>>,
     /// Whether this process merges what is live.
     merges: bool,
 }
@@ -81,6 +84,7 @@ impl Site {
             boards: Boards::default(),
             started: Instant::now(),
             storing: None,
+            shared: None,
             merges: true,
         }
     }
@@ -93,6 +97,18 @@ impl Site {
             storing,
             ..self
         }
+    }
+
+    /// With a store that is read, whoever writes it.
+    #[must_use]
+    pub fn with_store(self, shared: Option<Arc<dyn Store>>) -> Self {
+        Self { shared, ..self }
+    }
+
+    /// The store, if it can be asked here.
+    pub fn store(&self) -> Option<Arc<dyn Store>> {
+        let shared = self.shared.clone();
+        shared.or_else(|| self.storing()?.store())
     }
 
     /// How the store is doing, where this process has that role.

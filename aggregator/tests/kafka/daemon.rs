@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -75,6 +76,11 @@ impl Daemon {
         }
     }
 
+    /// Its configuration.
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("aggregator.toml")
+    }
+
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).expect("the log")
     }
@@ -135,7 +141,7 @@ impl Daemon {
 
     /// Gives it other rules.
     pub fn reload(&self, rules: &str) {
-        let file = self.folder.path().join("aggregator.toml");
+        let file = self.config();
         let text = fs::read_to_string(&file).expect("the configuration");
         let rest = text.split("[[alert]]").next().unwrap_or_default();
         fs::write(&file, format!("{rest}\n{rules}")).expect("written");

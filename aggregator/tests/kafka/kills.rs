@@ -14,7 +14,7 @@ use crate::broker_with_topics;
 use crate::daemon::Daemon;
 use crate::play::{Incident, Play};
 use crate::produced::compare;
-use crate::store::{config, is_writing, number, settle};
+use crate::store::{config, is_writing, number, settle_and_stop};
 use crate::writer::now_ms;
 
 const KEY: &str = "loss|ams1|sport-0";
@@ -57,7 +57,7 @@ fn killed_at_any_moment_nothing_is_lost_doubled_or_said_twice() {
     });
     let incidents = play.incidents();
     let site = play.stop();
-    settle(daemon, site.windows());
+    settle_and_stop(daemon, site.windows());
     compare(&directory, &site.truth);
     told_once(&words(&brokers, KEY), &incidents);
 }

@@ -1,7 +1,8 @@
 //! The readers against a real broker: everything arrives, members share and take over, nothing is lost to a dead broker or a slow
-//! owner, and what is no event is buried.
+//! owner, and what is no event is buried. One test has a Cassandra beside the broker.
 
 mod alerts;
+mod cassandra;
 mod cluster;
 mod daemon;
 mod groups;

@@ -13,7 +13,7 @@ use crate::broker_with_topics;
 use crate::daemon::Daemon;
 use crate::play::Play;
 use crate::produced::compare;
-use crate::store::{config, is_writing, number, settle};
+use crate::store::{config, is_writing, number, settle_and_stop};
 
 /// Half of them take no longer.
 fn median(mut waits: Vec<Duration>) -> Duration {
@@ -72,7 +72,7 @@ fn a_stopped_consumer_slows_nobody_and_says_that_it_is_late() {
         .unwrap_or_default();
     println!("{word}");
     let site = play.stop();
-    settle(paused, site.windows());
+    settle_and_stop(paused, site.windows());
     compare(&directory, &site.truth);
     other.stop();
 }
@@ -141,6 +141,6 @@ fn a_full_disk_pauses_the_store_and_nothing_is_lost() {
     fs::remove_file(filler).expect("away");
     daemon.wait_for("it writes again", || is_writing(&daemon));
     let site = play.stop();
-    settle(daemon, site.windows());
+    settle_and_stop(daemon, site.windows());
     compare(&directory, &site.truth);
 }

@@ -34,10 +34,10 @@ pub fn is_writing(daemon: &Daemon) -> bool {
             .contains("-store\" role=\"streams\" partitions=12")
 }
 
-/// Waits until all is read and a checkpoint says so, then ends the daemon.
-pub fn settle(daemon: Daemon, windows: u64) {
+/// Waits until all is read and written, also what is still open.
+pub fn settle(daemon: &Daemon, windows: u64) {
     daemon.wait_for("everything is taken in", || {
-        if !is_writing(&daemon) {
+        if !is_writing(daemon) {
             return false;
         }
         let metrics = daemon.get("/metrics").unwrap_or_default();
@@ -52,6 +52,11 @@ pub fn settle(daemon: Daemon, windows: u64) {
     );
     // What is open is written without being closed.
     thread::sleep(Duration::from_secs(5));
+}
+
+/// The same, and ends the daemon: its files can be opened.
+pub fn settle_and_stop(daemon: Daemon, windows: u64) {
+    settle(&daemon, windows);
     daemon.stop();
 }
 
@@ -91,7 +96,7 @@ fn killed_at_any_moment_it_neither_loses_nor_doubles_a_window() {
         start_ms += 1_000;
     }
     site.end(&writer);
-    settle(store_role(&brokers, &directory), site.windows());
+    settle_and_stop(store_role(&brokers, &directory), site.windows());
     compare(&directory, &site.truth);
 }
 
@@ -139,7 +144,7 @@ fn a_second_one_stands_by_and_takes_over() {
     same.wait_for("it took over", || is_writing(&same));
     play(&mut site);
     site.end(&writer);
-    settle(same, site.windows());
+    settle_and_stop(same, site.windows());
     compare(&directory, &site.truth);
 }
 
@@ -171,6 +176,6 @@ fn a_directory_that_cannot_be_written_pauses_this_role_alone() {
     fs::remove_file(&directory).expect("away");
     daemon.wait_for("it catches up", || is_writing(&daemon));
     site.end(&writer);
-    settle(daemon, site.windows());
+    settle_and_stop(daemon, site.windows());
     compare(&directory.join("store"), &site.truth);
 }
