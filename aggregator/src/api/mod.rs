@@ -13,8 +13,9 @@
 //! | `/api/v1/live` | totals and alerts as they come: server-sent events |
 //!
 //! Every error is JSON `{"error": …}` with the status that fits: 400 what is not as the document says, 404 what is not there, 422
-//! what is right one by one but not together. Limits: spans inside the horizon, [`MAX_POINTS`] points, ten seconds a request. Where
-//! the socket is bound is the configuration's business.
+//! what is right one by one but not together. Answers come from memory, and from the store beyond it; each says which. Limits: spans
+//! that are kept ([`Plan`](crate::query::Plan)), [`MAX_POINTS`] points, ten seconds a request. Where the socket is bound is the
+//! configuration's business.
 //!
 //! An endpoint is a function with `#[utoipa::path(get, path, tag, params(Asked<…>), responses(…, Refused))]`, registered by one line
 //! in [`routes`]: router and document come from the same place. Its parameters are constants of type [`Parameter`], listed in an
@@ -25,6 +26,7 @@ mod alerts;
 mod document;
 mod error;
 mod live;
+mod lookup;
 mod parameter;
 mod query;
 mod streams;

@@ -31,6 +31,8 @@ use crate::store::Target;
 const TICK: Duration = Duration::from_secs(1);
 /// A role that does nothing for so long hangs.
 const HANGS: Duration = Duration::from_secs(30);
+/// Brokers that did not answer are asked again so soon.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// The least that is kept in memory, ms.
 const LEAST_HORIZON_MS: u64 = 120_000;
 
@@ -92,6 +94,9 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let alerting = merges
         .then(|| Alerting::start(&config, &settings, &site))
         .transpose()?;
+    if target.is_some() {
+        tokio::spawn(count_partitions(settings.clone(), Arc::clone(&site)));
+    }
     let storing = storing.zip(target).map(|(storing, target)| {
         StoreRole::start(store_settings(target, &config, &settings), storing)
     });
@@ -209,6 +214,18 @@ async fn ended(alerting: &mut Option<Alerting>, storing: &mut Option<StoreRole>)
     tokio::select! {
         reason = alert_ended => format!("the alert role: {reason}"),
         reason = store_ended => format!("the store role: {reason}"),
+    }
+}
+
+/// Asks until it is known how many partitions windows have: which of them a stream is in says how far the store is with it.
+async fn count_partitions(settings: consume::Kafka, site: Arc<Site>) {
+    loop {
+        let settings = settings.clone();
+        let count = move || consume::partitions_of(&settings, topics::WINDOW);
+        if let Ok(Ok(count)) = tokio::task::spawn_blocking(count).await {
+            return site.note_window_partitions(count);
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
     }
 }
 
