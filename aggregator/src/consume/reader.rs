@@ -201,6 +201,7 @@ impl Reader {
             }
         };
         info!(
+            group = self.plan.group,
             role = self.role.word(),
             partitions = partitions.len(),
             "assigned"
@@ -293,6 +294,7 @@ impl Reader {
             warn!(%error, "partitions cannot be given back");
         }
         info!(
+            group = self.plan.group,
             role = self.role.word(),
             partitions = self.assigned.len(),
             "revoked"

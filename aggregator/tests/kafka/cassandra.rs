@@ -10,7 +10,8 @@ use lab::server::ServerError;
 
 use crate::broker_with_topics;
 use crate::daemon::Daemon;
-use crate::store::{Site, is_whole, settle};
+use crate::produced::{Site, is_whole};
+use crate::store::settled;
 use crate::writer::{Writer, now_ms};
 
 /// A node; none where it cannot be started and need not be.
@@ -67,7 +68,7 @@ fn everything_over_one_node() {
         site.second(&writer, start_ms + second * 1_000);
     }
     site.end(&writer);
-    settle(&daemon, site.windows());
+    settled(&daemon, site.windows());
     compare(&daemon, &site);
     daemon.stop();
 }

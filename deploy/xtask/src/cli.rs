@@ -46,7 +46,8 @@ pub struct Demo {
 /// What to measure.
 #[derive(Args, Clone, Debug)]
 pub struct Bench {
-    /// program, live, connections, bulk, walk, daemon, stage, event, scaling, rebalance, coverage or all.
+    /// What a node pays: program, live, connections, bulk, walk, daemon, stage, event. What a site gets: onset, steady, scaling,
+    /// rebalance. coverage (of intervals), or all (but steady, which takes half an hour).
     #[arg(default_value = "all")]
     pub name: String,
 }
