@@ -158,8 +158,8 @@ impl Question<'_> {
         if self.is_live() && from_ms >= self.site.live().begin_ms() {
             return Ok(None);
         }
-        match self.site.stands_by() {
-            Some(who) => Err(ApiError::Unavailable(format!("store: {who}"))),
+        match self.site.store_away() {
+            Some(why) => Err(ApiError::Unavailable(why)),
             None => Ok(None),
         }
     }

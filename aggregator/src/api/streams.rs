@@ -69,7 +69,7 @@ const STEP_MS: Parameter = Parameter {
     required: false,
 };
 
-const fn moment(name: &'static str, about: &'static str) -> Parameter {
+pub(super) const fn moment(name: &'static str, about: &'static str) -> Parameter {
     Parameter {
         name,
         about,

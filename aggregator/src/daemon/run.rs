@@ -233,6 +233,7 @@ fn store_settings(target: Target, config: &Config, kafka: &consume::Kafka) -> st
     store::Settings {
         target,
         kafka: kafka.clone(),
+        site: config.site.clone(),
         lateness_ms: config.merge.lateness_ms.into(),
         node_forget_after_ms: u64::from(config.merge.node_forget_after_s) * 1_000,
     }

@@ -103,6 +103,15 @@ impl Site {
         }
     }
 
+    /// With listeners that hear for so long.
+    #[must_use]
+    pub fn listened(self, listened: Duration) -> Self {
+        Self {
+            boards: self.boards.listened(listened),
+            ..self
+        }
+    }
+
     /// With a store that is read, whoever writes it.
     #[must_use]
     pub fn with_store(self, shared: Option<Arc<dyn Store>>) -> Self {
@@ -113,6 +122,12 @@ impl Site {
     pub fn store(&self) -> Option<Arc<dyn Store>> {
         let shared = self.shared.clone();
         shared.or_else(|| self.storing()?.store())
+    }
+
+    /// Why there is no store to ask, although one is configured.
+    pub fn store_away(&self) -> Option<String> {
+        let storing = self.storing()?;
+        storing.store().is_none().then(|| storing.summary())
     }
 
     /// How many partitions the topic of windows has, as soon as that is known.

@@ -2,8 +2,9 @@
 
 #[path = "../fixture/site.rs"]
 mod fixture;
-
 mod store;
+#[path = "../fixture/stored.rs"]
+mod stored;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

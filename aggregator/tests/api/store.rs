@@ -4,12 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use aggregator::daemon::Site;
-use aggregator::merge::{LiveOptions, Presence};
-use aggregator::rollup::{Begin, Options, Partition};
+use aggregator::merge::LiveOptions;
 use aggregator::store::{Embedded, Store};
 use serde_json::Value;
-use service::topics;
 
+use super::stored::{self, KEY, NEW, OLD};
 use super::{BEGIN_MS, SECONDS, fixture, get, serve};
 
 /// Seconds that are in the store and not in memory.
@@ -18,14 +17,13 @@ const FROM_MS: u64 = BEGIN_MS - BEFORE_S * 1_000;
 const TO_MS: u64 = BEGIN_MS + SECONDS * 1_000;
 /// Retransmits of two nodes in a second.
 const EACH_S: u64 = 2 * 32;
-/// A node whose window of one second came late.
-const LATE_MS: u64 = BEGIN_MS - 100_000;
 
 /// A site with 20 s in memory, and two hours and these 20 s in a store.
 async fn site(live: bool) -> (Arc<Site>, SocketAddr, tempfile::TempDir) {
     let directory = tempfile::tempdir().expect("a directory");
     let store: Arc<dyn Store> = Arc::new(Embedded::open(directory.path()).expect("a store"));
-    fill(&*store).await;
+    stored::fill(&*store, FROM_MS..TO_MS, BEGIN_MS - 100_000).await;
+    stored::fill_alerts(&*store, BEGIN_MS).await;
     let site = Site::new("ams1", LiveOptions::default()).with_store(Some(store));
     site.note_window_partitions(1);
     if live {
@@ -35,28 +33,6 @@ async fn site(live: bool) -> (Arc<Site>, SocketAddr, tempfile::TempDir) {
     }
     let (site, address) = serve(site).await;
     (site, address, directory)
-}
-
-async fn fill(store: &dyn Store) {
-    let mut partition = Partition::new(
-        topics::WINDOW,
-        0,
-        Begin::Log,
-        Options { lateness_ms: 2_000 },
-    );
-    let late = fixture::window("edge-3", LATE_MS);
-    let seconds = (FROM_MS..TO_MS).step_by(1_000);
-    let windows = seconds
-        .flat_map(|start_ms| ["edge-1", "edge-2"].map(|node| fixture::window(node, start_ms)));
-    for (offset, window) in (0..).zip(windows.chain([late])) {
-        partition.take(&window, offset, window.window_start_ms + 1_040);
-    }
-    let mut batch = partition.take_rows(|_, _| Presence {
-        expected: 3,
-        reported: 2,
-    });
-    batch.checkpoints.extend(partition.checkpoint());
-    store.write(&batch).await.expect("written");
 }
 
 async fn total(address: SocketAddr, query: &str) -> Value {
@@ -212,4 +188,72 @@ async fn what_is_kept_no_more_is_said() {
             "{query}: {got} {error}"
         );
     }
+}
+
+#[tokio::test]
+async fn alerts_that_are_over_come_from_the_store_with_their_evidence() {
+    let (_site, address, _directory) = site(true).await;
+    let episodes = async |query: &str| {
+        let (status, list) = get(address, &format!("/api/v1/alerts?{query}")).await;
+        assert_eq!(status, 200, "{list}");
+        let alerts = list["alerts"].as_array().expect("a list");
+        let of = |alert: &Value| format!("{} {}", alert["episode_id"], alert["kind"]);
+        alerts.iter().map(of).collect::<Vec<_>>()
+    };
+    let (old, new) = (
+        format!("{OLD:?} \"resolved\""),
+        format!("{NEW:?} \"fired\""),
+    );
+    let from_ms = BEGIN_MS - 2 * 86_400_000;
+    assert_eq!(episodes("").await, [""; 0], "nobody has said anything here");
+    assert_eq!(
+        episodes(&format!("from_ms={from_ms}")).await,
+        [new.clone(), old.clone()]
+    );
+    assert_eq!(
+        episodes(&format!("from_ms={from_ms}&limit=1")).await,
+        std::slice::from_ref(&new)
+    );
+    assert_eq!(
+        episodes(&format!("from_ms={from_ms}&state=ok")).await,
+        [old]
+    );
+    assert_eq!(
+        episodes(&format!("from_ms={from_ms}&severity=info")).await,
+        [""; 0]
+    );
+    assert_eq!(
+        episodes(&format!("from_ms={}", BEGIN_MS - 900_000)).await,
+        [new]
+    );
+
+    let path = format!("/api/v1/alerts/{}/{OLD}", KEY.replace('|', "%7C"));
+    let (status, episode) = get(address, &path).await;
+    assert_eq!(
+        (status, &episode["source"]),
+        (200, &"store".into()),
+        "{episode}"
+    );
+    assert_eq!(episode["changes"].as_array().map(Vec::len), Some(2));
+    assert_eq!(episode["changes"][0]["kind"], "fired");
+    assert_eq!(
+        (&episode["state"], &episode["evidence_windows"]),
+        (&"ok".into(), &20.into())
+    );
+    assert_eq!(episode["evidence"].as_array().map(Vec::len), Some(20));
+    let (_, episode) = get(address, &format!("{path}?evidence=3")).await;
+    let evidence = episode["evidence"].as_array().expect("a list");
+    let onset_ms = BEGIN_MS - 86_400_000 - 3_000;
+    // Those nearest to the onset that the first word named.
+    assert_eq!(evidence.len(), 3);
+    let window = &evidence[1]["window"];
+    assert_eq!(window["window_start_ms"], onset_ms);
+    assert_eq!(
+        (&window["node"], &window["retrans_segs"]),
+        (&"edge-1".into(), &32.into())
+    );
+    let id = format!("edge-1/{:016x}/{}", 7, window["sequence"]);
+    assert_eq!(evidence[1]["id"], id.as_str());
+    let (status, _) = get(address, &path.replace(OLD, "00000000000000cc")).await;
+    assert_eq!(status, 404);
 }

@@ -46,13 +46,18 @@ impl Daemon {
         let http = port.expect("a port");
         let config = folder.path().join("aggregator.toml");
         let brokers: Vec<_> = brokers.split(',').collect();
+        // Options of the brokers' section come with the file's own.
+        let (options, group): (Vec<_>, Vec<_>) = options
+            .split_inclusive('\n')
+            .partition(|line| !line.starts_with("group_prefix"));
+        let (options, group) = (options.concat(), group.concat());
         // A store of its own, unless the test has one.
         let store = match more.contains("[store]") {
             true => String::new(),
             false => format!("store.directory = {:?}\n", folder.path().join("store")),
         };
         let text = format!(
-            "site = \"ams1\"\n{options}{store}[kafka]\nbrokers = {brokers:?}\n[http]\nlisten = \"{http}\"\n{more}"
+            "site = \"ams1\"\n{options}{store}[kafka]\nbrokers = {brokers:?}\n{group}[http]\nlisten = \"{http}\"\n{more}"
         );
         fs::write(&config, text).expect("a configuration");
         let log = File::create(folder.path().join("log")).expect("a log");

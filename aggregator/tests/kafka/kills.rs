@@ -26,7 +26,7 @@ const OVER_MS: u64 = 5_000;
 type Incident = (u64, Option<u64>);
 
 /// Nodes that produce in real time, with a loss now and then, whoever consumes.
-struct Play {
+pub struct Play {
     calm: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
     incidents: Arc<Mutex<Vec<Incident>>>,
@@ -34,7 +34,7 @@ struct Play {
 }
 
 impl Play {
-    fn start(brokers: &str, seed: u64) -> Self {
+    pub fn start(brokers: &str, seed: u64) -> Self {
         let writer = Writer::new(brokers);
         let (calm, stop) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
         let incidents = Arc::<Mutex<Vec<Incident>>>::default();
@@ -54,12 +54,12 @@ impl Play {
     }
 
     /// No more loss.
-    fn calm(&self) {
+    pub fn calm(&self) {
         self.calm.store(true, Ordering::Relaxed);
     }
 
     /// What was produced, all of it with the brokers.
-    fn stop(self) -> Site {
+    pub fn stop(self) -> Site {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("it produces")
     }

@@ -25,7 +25,7 @@ pub fn is_writing(daemon: &Daemon) -> bool {
         && daemon.metric("flowvitals_store_active") == 1.0
         && daemon
             .log()
-            .contains("assigned group=\"flowvitals-store\" role=\"streams\" partitions=12")
+            .contains("-store\" role=\"streams\" partitions=12")
 }
 
 /// Waits until all is read and written, then ends the daemon.

@@ -3,11 +3,13 @@
 //! Input: what the role did. Output: the store itself while it is open, words for status and health, metrics. Limits: a fixed set of
 //! numbers and one lag a partition.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use service::metrics::{Buckets, Family, Kind, Sample, Value};
 
+use super::history;
 use crate::consume;
 use crate::rollup::Counts;
 use crate::store::{Batch, Store};
@@ -57,11 +59,35 @@ struct Books {
 
 /// The books.
 #[derive(Debug, Default)]
-pub struct Storing(Mutex<Books>);
+pub struct Storing {
+    books: Mutex<Books>,
+    /// Partitions of windows whose rows are written here.
+    holds: Mutex<BTreeSet<i32>>,
+    history: history::Figures,
+}
 
 impl Storing {
+    /// Whether rows of a partition of windows are written here.
+    pub(super) fn holds(&self, partition: i32) -> bool {
+        let holds = self.holds.lock();
+        holds
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(&partition)
+    }
+
+    /// Notes the partitions of windows whose rows are written here.
+    pub(super) fn hold(&self, partitions: impl Iterator<Item = i32>) {
+        let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        *holds = partitions.collect();
+    }
+
+    /// What became of alerts.
+    pub(super) fn history(&self) -> &history::Figures {
+        &self.history
+    }
+
     fn books(&self) -> MutexGuard<'_, Books> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The store, if this process has it open.
@@ -181,6 +207,7 @@ impl Storing {
         let books = self.books();
         let mut families = books.written();
         families.extend(books.going(&condition));
+        families.extend(self.history.families());
         families
     }
 }

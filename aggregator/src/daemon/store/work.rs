@@ -5,14 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use sampler_event::Event;
 use tokio::sync::watch;
 
 use super::places::Found;
 use super::storing::{Condition, Held, Storing};
-use super::{CHECKPOINT, RETRY, WRITE};
+use super::{CHECKPOINT, RETRY, WRITE, unix_ms};
 use crate::consume::{self, Arrival, Committer};
 use crate::input::Topic;
 use crate::merge::{AHEAD_MS, Nodes};
@@ -101,6 +101,7 @@ impl Work {
             };
             self.partitions.insert(number, kept);
         }
+        self.storing.hold(self.partitions.keys().copied());
         self.storing.turn(Condition::Writing);
         true
     }
@@ -123,6 +124,7 @@ impl Work {
                 self.before = sum(self.before, kept.rollup.counts());
             }
         }
+        self.storing.hold(self.partitions.keys().copied());
     }
 
     /// Takes events in.
@@ -266,11 +268,4 @@ fn sum(one: Counts, other: Counts) -> Counts {
         crowded: one.crowded + other.crowded,
         again: one.again + other.again,
     }
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
 }
