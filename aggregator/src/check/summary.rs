@@ -6,7 +6,7 @@ use glob::Pattern;
 
 use super::surroundings::{Found, READ, written};
 use crate::alert::{Rule, RuleMetric};
-use crate::config::{Config, StoreKind, active_in_words};
+use crate::config::{Config, Http, StoreKind, active_in_words};
 
 /// Writes the summary; `found` is none when neither brokers nor machine were looked at.
 pub(super) fn write(config: &Config, found: Option<&Found>, out: &mut dyn Write) -> io::Result<()> {
@@ -32,7 +32,7 @@ pub(super) fn write(config: &Config, found: Option<&Found>, out: &mut dyn Write)
         Some(found) if found.already_running => " (one of our daemons answers there already)",
         _ => "",
     };
-    writeln!(out, "http: http://{}/{running}", config.http.listen)?;
+    writeln!(out, "http: {}{running}", http_text(&config.http))?;
     write_alerts(config, out)
 }
 
@@ -77,6 +77,27 @@ fn store_text(config: &Config) -> String {
             config.store.keyspace
         ),
     }
+}
+
+/// Where it answers, and whom.
+pub(crate) fn http_text(http: &Http) -> String {
+    let scheme = match http.tls {
+        None => "http",
+        Some(_) => "https",
+    };
+    let from = match http.is_local() {
+        true => "this machine",
+        false => "anywhere",
+    };
+    let mut text = format!("{scheme}://{}/ answers who asks from {from}", http.listen);
+    if let Some(file) = &http.token_file {
+        text += &format!(" with a token of {}", file.display());
+    }
+    if let Some(ca) = http.tls.as_ref().and_then(|tls| tls.client_ca.as_ref()) {
+        let and = http.token_file.as_ref().map_or("", |_| " and");
+        text += &format!("{and} with a certificate that {} signed", ca.display());
+    }
+    text
 }
 
 fn write_alerts(config: &Config, out: &mut dyn Write) -> io::Result<()> {

@@ -8,6 +8,7 @@ use service::port::{self, Port};
 use service::topics;
 
 use super::store;
+use crate::api::Access;
 use crate::config::{Config, ConfigError};
 use crate::consume::Kafka;
 use crate::publish::alertmanager::Settings;
@@ -39,6 +40,9 @@ pub(super) fn look(config: &Config) -> Found {
     }
     store::look(config, &mut found);
     look_at_port(config, &mut found);
+    if let Err(error) = Access::of(&config.http) {
+        found.errors.push(error.placed(config));
+    }
     found
 }
 
@@ -115,7 +119,7 @@ fn look_at_port(config: &Config, found: &mut Found) {
             place: config.place_or_file(config.places.http_listen.as_ref()),
             option: "http.listen".to_owned(),
             message: format!("{listen} cannot be bound: {error}"),
-            allowed: "a free loopback port".to_owned(),
+            allowed: "a free port of this machine".to_owned(),
         }),
     }
 }

@@ -11,8 +11,9 @@ use service::config::reader::{Section, text};
 use service::config::source::Source;
 use sha2::{Digest, Sha256};
 
+use super::http::Http;
 use super::rule::AlertRule;
-use super::sections::{self, Alertmanager, Http, Kafka, Merge, Store};
+use super::sections::{self, Alertmanager, Kafka, Merge, Store};
 use super::{Config, MAX_ALERTS};
 
 /// Options of `[store]` that only the machine can judge.
@@ -90,30 +91,32 @@ fn read_whole(mut section: Section<'_>, config: &mut Config, findings: &mut Find
     }
     if let Some(mut http) = section.table(findings, "http", "http") {
         config.places.http_listen = http.place_if_set("listen");
-        config.http = Http::read(http, findings);
+        (config.http, config.places.http_files) = Http::read(http, findings);
     }
     if let Some(alertmanager) = section.table(findings, "alertmanager", "alertmanager") {
         (config.alertmanager, config.places.alertmanager) =
             Alertmanager::read(alertmanager, findings);
     }
-    read_alerts(&mut section, config, findings);
+    config.alerts = alerts(&mut section, findings);
     section.refuse(findings, "forward", "is not built yet; remove it");
     section.end(findings, &["forward"]);
 }
 
-fn read_alerts(section: &mut Section<'_>, config: &mut Config, findings: &mut Findings) {
+/// All `[[alert]]` of a table.
+pub(crate) fn alerts(section: &mut Section<'_>, findings: &mut Findings) -> Vec<AlertRule> {
     let tables = section.tables(findings, "alert");
     if let Some(over) = tables.get(MAX_ALERTS) {
         let message = format!("there are {} rules", tables.len());
         let wrong = Wrong::new(message, format!("at most {MAX_ALERTS}"));
-        return findings.error(over.place(), "alert", wrong);
+        findings.error(over.place(), "alert", wrong);
+        return Vec::new();
     }
-    config.alerts = tables
+    let alerts: Vec<_> = tables
         .into_iter()
         .filter_map(|table| AlertRule::read(table, findings))
         .collect();
     let mut names: HashMap<&str, &AlertRule> = HashMap::new();
-    for rule in &config.alerts {
+    for rule in &alerts {
         let name = rule.rule.name.as_str();
         match names.get(name) {
             Some(first) => {
@@ -127,6 +130,7 @@ fn read_alerts(section: &mut Section<'_>, config: &mut Config, findings: &mut Fi
             None => drop(names.insert(name, rule)),
         }
     }
+    alerts
 }
 
 #[cfg(test)]

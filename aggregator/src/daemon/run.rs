@@ -18,11 +18,10 @@ use super::Site;
 use super::alert::{AlertRole, Parts};
 use super::outputs::Outputs;
 use super::store::{self, StoreRole, Storing};
-use crate::alert::{Engine, Rule, engine};
+use crate::alert::{Engine, Rule};
 use crate::api;
 use crate::config::{Config, Role};
 use crate::consume::{self, Consume, SettingsError, Tail};
-use crate::merge::LiveOptions;
 use crate::publish::Publisher;
 use crate::publish::records::Records;
 use crate::store::Target;
@@ -33,8 +32,6 @@ const TICK: Duration = Duration::from_secs(1);
 const HANGS: Duration = Duration::from_secs(30);
 /// Brokers that did not answer are asked again so soon.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
-/// The least that is kept in memory, ms.
-const LEAST_HORIZON_MS: u64 = 120_000;
 
 /// Why the daemon ended: an exit status and its reason.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +77,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     }
     let settings =
         consume::Kafka::of(&config).map_err(|error| Failure::from(ConfigErrors::from(error)))?;
-    let options = live_options(&config);
+    let options = config.live_options();
     let roles = config.running();
     let (merges, stores) = (roles.contains(&Role::Alert), roles.contains(&Role::Store));
     let target = Target::of(&config).map_err(|error| Failure::from(ConfigErrors::from(error)))?;
@@ -89,6 +86,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         .with_roles(merges, storing.clone())
         .with_store(target.as_ref().and_then(Target::shared));
     let site = Arc::new(site);
+    let access = api::Access::of(&config.http)
+        .map_err(|error| Failure::from(ConfigErrors::from(error.placed(&config))))?;
     let listener = listen(&config).await?;
     // Everything that can fail has been made before anything runs.
     let alerting = merges
@@ -101,7 +100,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         StoreRole::start(store_settings(target, &config, &settings), storing)
     });
     let (stop_api, api_stopped) = oneshot::channel::<()>();
-    let serving = tokio::spawn(api::serve(listener, Arc::clone(&site), async {
+    let server = api::Server::new(Arc::clone(&site)).with_access(access);
+    let serving = tokio::spawn(server.serve(listener, async {
         // Ends also when the sender is dropped.
         let _ = api_stopped.await;
     }));
@@ -110,7 +110,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         site = config.site,
         groups = groups.join(", "),
         rules = config.alerts.len(),
-        "consuming from {}, answering on http://{}",
+        "consuming from {}, answering on {}",
         settings.brokers.join(", "),
         config.http.listen
     );
@@ -156,9 +156,13 @@ impl Alerting {
         let (tail, said) = Tail::start(settings, topics::ALERT)?;
         let outputs = Outputs::start(config, site)?;
         let publisher = Publisher::new(Records::start(settings)?, outputs.list());
-        let horizon = Duration::from_millis(live_options(config).horizon_ms);
+        let horizon = Duration::from_millis(config.live_options().horizon_ms);
         let (consume, inputs) = Consume::start(settings, horizon)?;
-        let engine = Engine::new(config.site.as_str(), rules(config), engine_options(config));
+        let engine = Engine::new(
+            config.site.as_str(),
+            config.rules(),
+            config.engine_options(),
+        );
         let parts = Parts {
             site: Arc::clone(site),
             consume,
@@ -236,34 +240,12 @@ fn store_settings(target: Target, config: &Config, kafka: &consume::Kafka) -> st
         site: config.site.clone(),
         lateness_ms: config.merge.lateness_ms.into(),
         node_forget_after_ms: u64::from(config.merge.node_forget_after_s) * 1_000,
+        buries: !config.running().contains(&Role::Alert),
     }
 }
 
 pub(super) fn bug(error: impl ToString) -> Failure {
     Failure::new(exit::BUG, error)
-}
-
-fn rules(config: &Config) -> Vec<Arc<Rule>> {
-    let rules = config.alerts.iter();
-    rules.map(|alert| Arc::new(alert.rule.clone())).collect()
-}
-
-fn live_options(config: &Config) -> LiveOptions {
-    let lateness_ms = u64::from(config.merge.lateness_ms);
-    let reach_ms = Engine::reach_ms(&rules(config)) + 2 * lateness_ms;
-    LiveOptions {
-        horizon_ms: reach_ms.max(LEAST_HORIZON_MS),
-        lateness_ms,
-        node_forget_after_ms: u64::from(config.merge.node_forget_after_s) * 1_000,
-    }
-}
-
-fn engine_options(config: &Config) -> engine::Options {
-    engine::Options {
-        lateness_ms: config.merge.lateness_ms.into(),
-        node_forget_after_ms: u64::from(config.merge.node_forget_after_s) * 1_000,
-        ..engine::Options::default()
-    }
 }
 
 async fn listen(config: &Config) -> Result<TcpListener, Failure> {
@@ -335,7 +317,7 @@ impl Life {
                         "reload: only rules are taken from the file; the rest takes effect with a restart"
                     );
                 }
-                let rules = rules(&config);
+                let rules = config.rules();
                 tracing::info!(rules = rules.len(), "rules reloaded");
                 self.config.alerts = config.alerts;
                 // The role is gone only when we are about to say so.

@@ -15,9 +15,9 @@ use serde_json::Value;
 use crate::alerts::{RULE, alerts};
 use crate::broker_with_topics;
 use crate::daemon::Daemon;
-use crate::kills::Play;
+use crate::play::Play;
 use crate::produced::{STREAMS, Site, is_whole};
-use crate::store::{config, is_writing, settled};
+use crate::store::{config, is, is_writing, settle};
 use crate::writer::{Writer, now_ms};
 
 /// A node; none where it cannot be started and need not be.
@@ -77,8 +77,8 @@ fn answers_are_those_of_the_embedded_store(node: &node::Cassandra) {
     let cassandra = Daemon::start_as(&brokers, role, &section(node, "flowvitals"));
     without_tables(&cassandra);
     let folder = tempfile::tempdir().expect("a folder");
-    let other = format!("{role}group_prefix = \"other\"\n");
-    let embedded = Daemon::start_as(&brokers, &other, &config(&folder.path().join("store")));
+    let section = config(&folder.path().join("store"));
+    let embedded = Daemon::start_in("other", &brokers, role, &section);
     let mut site = Site::new(3);
     site.loss = 30;
     let writer = Writer::new(&brokers);
@@ -87,8 +87,8 @@ fn answers_are_those_of_the_embedded_store(node: &node::Cassandra) {
         site.second(&writer, start_ms + second * 1_000);
     }
     site.end(&writer);
-    settled(&embedded, site.windows());
-    settled(&cassandra, site.windows());
+    settle(&embedded, site.windows());
+    settle(&cassandra, site.windows());
     compare(&cassandra, &site);
     let questions = questions(start_ms, start_ms + 200_000);
     let mut differs = None;
@@ -256,7 +256,7 @@ fn killed_and_back(node: &mut node::Cassandra) {
 
 fn is_well(daemon: &Daemon) -> bool {
     let health = daemon.get("/healthz").unwrap_or_default();
-    health.starts_with("ok") && daemon.metric("flowvitals_store_active") == 1.0
+    health.starts_with("ok") && is(daemon, "writing")
 }
 
 /// The episode is in the store, and the windows around its onset are.

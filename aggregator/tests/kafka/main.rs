@@ -10,6 +10,8 @@ mod kills;
 mod member;
 mod nodes;
 mod owner;
+mod paused;
+mod play;
 mod produced;
 mod rights;
 mod store;

@@ -164,7 +164,7 @@ pub fn compare(directory: &Path, truth: &Truth) {
     runtime.block_on(is_whole(&store, truth));
 }
 
-/// As [`compare`], of a store that is open.
+/// The same of any store.
 pub async fn is_whole(store: &dyn Store, truth: &Truth) {
     let mut minutes = Truth::new();
     let mut spans: BTreeMap<&str, (u64, u64)> = BTreeMap::new();

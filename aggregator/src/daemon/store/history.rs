@@ -17,9 +17,10 @@ use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use super::{Storing, unix_ms};
+use super::Storing;
 use crate::alert::{Kind, Record};
 use crate::consume::{Kafka, SettingsError, Span, Tail, Tailed, windows_of};
+use crate::daemon::unix_ms;
 use crate::store::{AlertRow, EvidenceRow, Part, Store, StoreError};
 
 /// Rows that wait for the store.

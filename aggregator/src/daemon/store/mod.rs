@@ -11,6 +11,7 @@
 //!
 //! Limits: [`MOST_ROWS`] and the rows of one batch wait; a write is given [`WRITE`] and then tried again.
 
+mod figures;
 mod history;
 mod places;
 mod storing;
@@ -26,7 +27,6 @@ use tokio::task::JoinHandle;
 use self::history::History;
 use self::places::{Ask, Found};
 use self::work::Work;
-use super::unix_ms;
 use crate::consume::{Consume, Input, Kafka, Plan, SettingsError, Share};
 use crate::rollup::Options;
 use crate::store::{Store, StoreError, Target};
@@ -57,6 +57,8 @@ pub struct Settings {
     pub lateness_ms: u64,
     /// A node that was silent for so long is forgotten.
     pub node_forget_after_ms: u64,
+    /// Whether it buries what is no event: no other role here does.
+    pub buries: bool,
 }
 
 /// The role, running.
@@ -115,7 +117,7 @@ async fn run(
         found: found.clone(),
         runtime: Handle::current(),
     };
-    let plan = Plan::store(&settings.kafka, share, Box::new(ask));
+    let plan = Plan::store(&settings.kafka, share, Box::new(ask), settings.buries);
     let (consume, mut inputs) = Consume::start_as(&settings.kafka, plan)?;
     storing.opened(Arc::clone(&opened));
     let history = History::start(
