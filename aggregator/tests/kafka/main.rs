@@ -10,6 +10,7 @@ mod kills;
 mod member;
 mod nodes;
 mod owner;
+mod owners;
 mod paused;
 mod play;
 mod produced;
