@@ -54,9 +54,12 @@ fn try_run(args: &RunArgs) -> Result<(), daemon::Failure> {
     runtime.block_on(daemon::run(config))
 }
 
+/// What is logged. The driver of Cassandra tells of every attempt at a connection; the store says what comes of them.
+const LOGGED: &str = "info,scylla=error";
+
 /// Logs go to standard error; under systemd without times, which the journal adds.
 fn telemetry() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOGGED));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(stderr)

@@ -16,6 +16,7 @@ mod place;
 mod plan;
 mod reader;
 mod settings;
+mod span;
 mod tail;
 
 use std::sync::Arc;
@@ -38,6 +39,7 @@ pub use self::dead_letters::{MOST_PER_S as DEAD_LETTERS_PER_S, TOPIC as DEAD_LET
 pub use self::health::State;
 pub use self::plan::{Begin, Extent, Places, Plan, Share};
 pub use self::settings::{Kafka, SettingsError};
+pub use self::span::{MOST_WINDOWS, Span, windows_of};
 pub use self::tail::{Tail, Tailed, partitions_of};
 
 /// Batches that wait for the owner: with 256 events of some 5 KiB each, 20 MiB.

@@ -12,6 +12,7 @@
 //! Limits: [`MOST_ROWS`] and the rows of one batch wait; a write is given [`WRITE`] and then tried again.
 
 mod figures;
+mod history;
 mod places;
 mod storing;
 mod work;
@@ -23,6 +24,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use self::history::History;
 use self::places::{Ask, Found};
 use self::work::Work;
 use crate::consume::{Consume, Input, Kafka, Plan, SettingsError, Share};
@@ -49,6 +51,8 @@ pub struct Settings {
     pub target: Target,
     /// From where.
     pub kafka: Kafka,
+    /// Name of the site.
+    pub site: String,
     /// When a window closes.
     pub lateness_ms: u64,
     /// A node that was silent for so long is forgotten.
@@ -116,6 +120,12 @@ async fn run(
     let plan = Plan::store(&settings.kafka, share, Box::new(ask), settings.buries);
     let (consume, mut inputs) = Consume::start_as(&settings.kafka, plan)?;
     storing.opened(Arc::clone(&opened));
+    let history = History::start(
+        &settings.kafka,
+        &settings.site,
+        Arc::clone(&opened),
+        Arc::clone(&storing),
+    )?;
     let options = Options {
         lateness_ms: settings.lateness_ms,
     };
@@ -135,6 +145,7 @@ async fn run(
             break;
         }
     }
+    drop(history);
     work.last().await;
     drop(inputs);
     if let Err(error) = tokio::task::spawn_blocking(move || consume.stop()).await {
