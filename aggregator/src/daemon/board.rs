@@ -58,7 +58,7 @@ impl Boards {
         self.board.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// With another time than [`LISTENED`].
+    /// With another time than `LISTENED`.
     #[must_use]
     pub fn listened(self, listened: Duration) -> Self {
         Self { listened, ..self }

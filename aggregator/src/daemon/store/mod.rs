@@ -4,12 +4,12 @@
 //! consume ─► Batch ─► rollup::Partition (one each) ─► rows, checkpoints ─► Store ─► committed offset
 //! ```
 //!
-//! Rows are written every [`FLUSH`], or as soon as there are [`MOST_ROWS`]; checkpoints go with them every [`CHECKPOINT`]. An offset is
+//! Rows are written every `FLUSH`, or as soon as there are `MOST_ROWS`; checkpoints go with them every `CHECKPOINT`. An offset is
 //! committed when its checkpoint is in the store: the lowest one that an open row still needs. While the store does not take
 //! them, nothing else is taken in: the channel fills, the reader pauses, and the member stays in its group. Whoever goes on after a
 //! crash writes the same rows again, over the old ones.
 //!
-//! Limits: [`MOST_ROWS`] and the rows of one batch wait; a write is given [`WRITE`] and then tried again.
+//! Limits: `MOST_ROWS` and the rows of one batch wait; a write is given `WRITE` and then tried again.
 
 mod figures;
 mod history;
