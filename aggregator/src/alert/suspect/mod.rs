@@ -31,6 +31,37 @@
 //! it takes for usual life, and why, is written there). With a change to ρ times the level, S rises by I = μx(ρ ln ρ − ρ + 1)/F a pulse.
 //! What limits it is the spread of what a hundred flows lose: clusters, flows that are not alike, players that fetch at the same moments.
 //!
+//! # Measured
+//!
+//! On simulated usual life at a loss of 0.5 %, with seeds that nothing was tuned on; what is mild in it is listed in the example. Delays
+//! are from the change to the arrival of the deciding pulse, without Kafka's part; each row of 300 changes:
+//!
+//! ```text
+//! cargo run --release -p aggregator --example false_alarms -- --days 0 --trials 300 --seed 500000
+//! loss × 3 on all nodes           suspected p50/p90/p99 ms      loss × 3 on one node     suspected p50/p90/p99 ms
+//! 2 nodes, 100 flows              509/1112/1741                 of 2 (50 flows each)     1262/3271/7899
+//! 1 node, 100 flows               462/1154/2669                 of 5 (60 each)           1716/4436/9834
+//! 5 nodes, 300 flows              340/722/1171                  of 20 (50 each)          2018/6768/more than 20 s
+//! 2 nodes, 250 flows              362/719/1318                  (2,000 changes of 2 nodes, 100 flows: 504/1175/2502)
+//! ```
+//!
+//! So p50 is at half a second with 100 flows, and its 99th percentile is not within 1.5 s there; with 250 flows it is. A higher A is
+//! quieter and slower: 11 has 6 suspicions of nothing a day instead of 11, and 548 ms instead of 487 in the median (tuning seeds).
+//!
+//! ```text
+//! cargo run --release -p aggregator --example false_alarms -- --days 10 --trials 0 --seed 500000      (and 500100, 600000, …: 135 days)
+//! a stream-day             suspicions of nothing   of something real but brief
+//! 2 nodes, 100 flows       10.5                    2.5
+//! 1 node, 100 flows        28.9                    5.4
+//! 5 nodes, 300 flows       10.7                    0.3
+//! 20 nodes, 1,000 flows    12.7                    0.0
+//! 20 flows                 0.8                     0.1
+//! pages                    0 wrong in these 135 days; 1 wrong in 290 days of seeds from 1,000 on (a single node, by the rule)
+//! ```
+//!
+//! The wrong page was the rule's: an estimate of 2.5 % (2.2 to 3.0) where the mean of ten seconds was 1.6 %, after three seconds above the
+//! bound of 2 %. It is not known yet what a thousand days bring.
+//!
 //! # What keeps it quiet
 //!
 //! * Level and F are exponential means over ten minutes of traffic, frozen while it alarms. F is measured over blocks of a few pulses, so
