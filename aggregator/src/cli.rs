@@ -36,6 +36,9 @@ pub enum Command {
     /// Send one alert through every output, to see that somebody hears it
     #[command(name = "test-alert", after_help = TEST_ALERT_HELP)]
     TestAlert(TestAlertArgs),
+    /// Print the tables of a Cassandra store, or make them
+    #[command(after_help = SCHEMA_HELP)]
+    Schema(SchemaArgs),
 }
 
 const RUN_HELP: &str = "\
@@ -97,6 +100,29 @@ pub struct TestAlertArgs {
     pub severity: String,
 }
 
+const SCHEMA_HELP: &str = "\
+Examples:
+  flowvitals-aggregator schema --config /etc/flowvitals/aggregator.toml --copies 3 | cqlsh 10.0.0.1
+      for a ring, by somebody who may make keyspaces
+  flowvitals-aggregator schema --config /etc/flowvitals/aggregator.toml --apply
+      for a single node, as the user of [store]; applying again changes nothing
+
+Exit codes: 0 done, 2 usage, 69 Cassandra does not answer or says no, 70 bug, 78 configuration";
+
+/// Arguments of `schema`.
+#[derive(Debug, Args)]
+pub struct SchemaArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Make what is missing, instead of printing it
+    #[arg(long)]
+    pub apply: bool,
+    /// Copies of every row, in a keyspace that is not there yet: 3 in a ring
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub copies: u8,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +163,8 @@ mod tests {
             "check",
             "check --offline",
             "check --config a.toml --diff b.toml",
+            "schema",
+            "schema --config a.toml --copies 0",
             "merge",
             "test-alert",
             "test-alert --config a.toml b.toml",
@@ -148,7 +176,13 @@ mod tests {
 
     #[test]
     fn help_says_the_exit_codes() {
-        for line in ["--help", "run --help", "check --help", "test-alert --help"] {
+        for line in [
+            "--help",
+            "run --help",
+            "check --help",
+            "test-alert --help",
+            "schema --help",
+        ] {
             let help = parse(line).expect_err(line);
             assert_eq!(help.exit_code(), 0, "{line}");
             assert!(help.to_string().contains("78"), "{line}: {help}");

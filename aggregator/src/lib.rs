@@ -8,6 +8,8 @@ pub mod config;
 
 pub mod check;
 
+pub mod schema;
+
 pub mod input;
 
 pub mod merge;
@@ -23,6 +25,8 @@ pub mod consume;
 pub mod publish;
 
 pub mod test_alert;
+
+pub mod query;
 
 pub mod api;
 

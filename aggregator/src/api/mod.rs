@@ -2,7 +2,7 @@
 //!
 //! | path | answers |
 //! |---|---|
-//! | `/healthz` | 200 while events flow, 503 with the reason otherwise |
+//! | `/healthz` | 200 while events flow, with a remark where this process stands by or its store catches up; 503 with the reason otherwise |
 //! | `/metrics` | the aggregator's own Prometheus metrics |
 //! | `/openapi.json` | all of this for programs |
 //! | `/api/v1/streams` | streams with their nodes and labels |
@@ -157,8 +157,11 @@ pub fn router(site: Arc<Site>) -> Router {
     )
 )]
 async fn health(State(site): State<Arc<Site>>) -> Response {
-    match site.trouble() {
-        None => "ok\n".into_response(),
+    match site.ill() {
+        None => match site.remark() {
+            None => "ok\n".into_response(),
+            Some(remark) => format!("ok, {remark}\n").into_response(),
+        },
         Some(reason) => ApiError::Unavailable(reason).into_response(),
     }
 }

@@ -23,7 +23,11 @@ pub(super) fn write(config: &Config, found: Option<&Found>, out: &mut dyn Write)
         "merge: a window is waited for until {} ms after its end; a node that is silent for {} s is expected no more",
         config.merge.lateness_ms, config.merge.node_forget_after_s
     )?;
-    writeln!(out, "store: {}", store_text(config))?;
+    let answer = match found {
+        Some(found) if found.store_answers => "; answers, and has its tables",
+        _ => "",
+    };
+    writeln!(out, "store: {}{answer}", store_text(config))?;
     let running = match found {
         Some(found) if found.already_running => " (one of our daemons answers there already)",
         _ => "",
@@ -42,9 +46,9 @@ fn write_kafka(config: &Config, found: Option<&Found>, out: &mut dyn Write) -> i
         None => String::new(),
     };
     writeln!(out, "kafka: {brokers}{answer}")?;
-    let roles = config.roles.iter();
+    let roles = config.running().into_iter();
     let groups: Vec<_> = roles
-        .map(|role| format!("{} (role {role})", config.group(*role)))
+        .map(|role| format!("{} (role {role})", config.group(role)))
         .collect();
     writeln!(out, "consumer groups: {}", groups.join(", "))?;
     let partitions = |topic: &str| {
@@ -63,11 +67,14 @@ fn write_kafka(config: &Config, found: Option<&Found>, out: &mut dyn Write) -> i
 fn store_text(config: &Config) -> String {
     match config.store.kind {
         StoreKind::None => "none: what is older than a rule's horizon is in Kafka only".to_owned(),
-        StoreKind::Embedded => config.store.directory.display().to_string(),
+        StoreKind::Embedded => format!(
+            "embedded in {}: seconds for 48 hours, minutes for 90 days; one process writes, others stand by",
+            config.store.directory.display()
+        ),
         StoreKind::Cassandra => format!(
-            "keyspace {} at {}",
-            config.store.keyspace,
-            config.store.contact_points.join(" ")
+            "cassandra at {}, keyspace {}: seconds for 48 hours, minutes for 90 days; processes share the streams",
+            config.store.contact_points.join(" "),
+            config.store.keyspace
         ),
     }
 }

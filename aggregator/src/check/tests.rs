@@ -64,11 +64,11 @@ fn a_right_file_is_summed_up() {
         "site ams1\n",
         "configuration: main.toml, sha256 ",
         "kafka: a:1 b:1\n",
-        "consumer groups: flowvitals-alert (role alert)\n",
+        "consumer groups: flowvitals-alert (role alert), flowvitals-store (role store)\n",
         "reads: flowvitals.window.v1, flowvitals.pulse.v1, flowvitals.node.v1\n",
         "writes: flowvitals.alert.v1, flowvitals.state.v1, flowvitals.dlq.v1\n",
         "until 2000 ms after its end; a node that is silent for 900 s is expected no more\n",
-        "store: none",
+        "store: embedded in /var/lib/flowvitals/store",
         "http: http://127.0.0.1:9741/ answers who asks from this machine\n",
         "alerts: go to their topic and to http://127.0.0.1:9093\nrules: 2\n",
         "  retransmissions: each of sport-* news: fires when retrans_ratio over 10 s is above 0.02 for 2 s (the lower \

@@ -1,6 +1,7 @@
 //! From a file to a [`Config`]. Every error is reported in one go.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::path::Path;
 
 use service::config::error::{ConfigErrors, Findings, Wrong, file_error};
@@ -15,6 +16,9 @@ use super::rule::AlertRule;
 use super::sections::{self, Alertmanager, Kafka, Merge, Store};
 use super::{Config, MAX_ALERTS};
 
+/// Options of `[store]` that only the machine can judge.
+const STORE_LOGIN: [&str; 3] = ["username", "password_file", "tls_ca"];
+
 impl Config {
     /// Reads a file.
     ///
@@ -23,7 +27,17 @@ impl Config {
     pub fn load(file: &Path) -> Result<Self, ConfigErrors> {
         let text = file::read_text(file)
             .map_err(|why| file_error(file, "", why, "a readable TOML file"))?;
-        read(Source::new(file, text))
+        let config = read(Source::new(file, text))?;
+        Ok(config.in_state_directory(std::env::var_os("STATE_DIRECTORY")))
+    }
+
+    /// Where the service manager gave us a directory for state, files go there unless it is said otherwise.
+    fn in_state_directory(mut self, directory: Option<OsString>) -> Self {
+        let directory = directory.filter(|directory| Path::new(directory).is_absolute());
+        if let (Some(directory), None) = (directory, &self.places.store_directory) {
+            self.store.directory = Path::new(&directory).join("store");
+        }
+        self
     }
 }
 
@@ -60,6 +74,7 @@ fn read_whole(mut section: Section<'_>, config: &mut Config, findings: &mut Find
     config.site = section.or(findings, "site", default.site, |value| {
         names::name(text(value)?, MAX_NAME_BYTES)
     });
+    config.places.roles = section.place_if_set("roles");
     config.roles = sections::roles(&mut section, findings).unwrap_or(default.roles);
     if let Some(mut kafka) = section.table(findings, "kafka", "kafka") {
         config.places.kafka_brokers = kafka.place_if_set("brokers");
@@ -68,7 +83,10 @@ fn read_whole(mut section: Section<'_>, config: &mut Config, findings: &mut Find
     if let Some(merge) = section.table(findings, "merge", "merge") {
         config.merge = Merge::read(merge, findings);
     }
-    if let Some(store) = section.table(findings, "store", "store") {
+    if let Some(mut store) = section.table(findings, "store", "store") {
+        config.places.store_directory = store.place_if_set("directory");
+        let named = STORE_LOGIN.map(|name| Some((name, store.place_if_set(name)?)));
+        config.places.store = named.into_iter().flatten().collect();
         config.store = Store::read(store, findings);
     }
     if let Some(mut http) = section.table(findings, "http", "http") {
@@ -109,5 +127,34 @@ fn read_alerts(section: &mut Section<'_>, config: &mut Config, findings: &mut Fi
             }
             None => drop(names.insert(name, rule)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn directory(text: &str, given: Option<&str>) -> PathBuf {
+        let config = read(Source::new("main.toml", text.to_owned())).expect("a good file");
+        config
+            .in_state_directory(given.map(OsString::from))
+            .store
+            .directory
+    }
+
+    #[test]
+    fn a_state_directory_is_used_unless_another_is_named() {
+        let given = Some("/var/lib/flowvitals-aggregator");
+        let expected = Path::new("/var/lib/flowvitals-aggregator/store");
+        assert_eq!(directory("", given), expected);
+        assert_eq!(directory("", None), Path::new("/var/lib/flowvitals/store"));
+        assert_eq!(
+            directory("", Some("")),
+            Path::new("/var/lib/flowvitals/store")
+        );
+        let named = "store.directory = '/srv/store'";
+        assert_eq!(directory(named, given), Path::new("/srv/store"));
     }
 }

@@ -64,8 +64,14 @@ pub struct Places {
     pub kafka_brokers: Option<Place>,
     /// `kafka.properties`, by name.
     pub kafka_properties: BTreeMap<String, Place>,
+    /// Options of `store` that say who we are and whom we trust, by name.
+    pub store: BTreeMap<&'static str, Place>,
     /// `http.listen`
     pub http_listen: Option<Place>,
+    /// `roles`
+    pub roles: Option<Place>,
+    /// `store.directory`
+    pub store_directory: Option<Place>,
     /// `http.token_file` and the other files of the section, by name.
     pub http_files: BTreeMap<&'static str, Place>,
     /// Options of `alertmanager` that name files, by name.
@@ -76,7 +82,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             site: DEFAULT_SITE.to_owned(),
-            roles: vec![Role::Alert],
+            roles: vec![Role::Alert, Role::Store],
             kafka: Kafka::default(),
             merge: Merge::default(),
             store: Store::default(),
@@ -102,9 +108,28 @@ impl Config {
         place.cloned().unwrap_or_else(|| Place::whole(&self.file))
     }
 
+    /// What is wrong with the option `name` of `[store]`, as only the machine can tell.
+    pub fn store_error(&self, name: &str, message: String, allowed: &str) -> ConfigError {
+        ConfigError {
+            place: self.place_or_file(self.places.store.get(name)),
+            option: format!("store.{name}"),
+            message,
+            allowed: allowed.to_owned(),
+        }
+    }
+
     /// Name of the consumer group of a role.
     pub fn group(&self, role: Role) -> String {
         format!("{}-{role}", self.kafka.group_prefix)
+    }
+
+    /// What this process does: without a store there is nothing to store in.
+    pub fn running(&self) -> Vec<Role> {
+        let roles = self.roles.iter().copied();
+        let stores = self.store.kind != StoreKind::None;
+        roles
+            .filter(|role| stores || *role != Role::Store)
+            .collect()
     }
 
     /// Whether another one differs in nothing but the rules.
@@ -127,17 +152,25 @@ impl Config {
     /// What a file may leave open, but not one that is run.
     ///
     /// # Errors
-    /// If there are no brokers to consume from.
+    /// If there are no brokers to consume from, or nothing to do.
     pub fn ready_to_run(&self) -> Result<(), ConfigError> {
-        if !self.kafka.brokers.is_empty() {
-            return Ok(());
+        if self.kafka.brokers.is_empty() {
+            return Err(ConfigError {
+                place: self.place_or_file(self.places.kafka_brokers.as_ref()),
+                option: "kafka.brokers".to_owned(),
+                message: "is missing or empty: there is nothing to consume from".to_owned(),
+                allowed: "one or more of host:port, for example [\"127.0.0.1:19092\"]".to_owned(),
+            });
         }
-        Err(ConfigError {
-            place: self.place_or_file(self.places.kafka_brokers.as_ref()),
-            option: "kafka.brokers".to_owned(),
-            message: "is missing or empty: there is nothing to consume from".to_owned(),
-            allowed: "one or more of host:port, for example [\"127.0.0.1:19092\"]".to_owned(),
-        })
+        if self.running().is_empty() {
+            return Err(ConfigError {
+                place: self.place_or_file(self.places.roles.as_ref()),
+                option: "roles".to_owned(),
+                message: "there is nothing to do: store.kind is \"none\"".to_owned(),
+                allowed: "\"alert\" as well, or another store.kind".to_owned(),
+            });
+        }
+        Ok(())
     }
 }
 

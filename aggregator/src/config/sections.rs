@@ -38,10 +38,7 @@ const ROLES: [(&str, Role); 2] = [("alert", Role::Alert), ("store", Role::Store)
 pub(super) fn roles(section: &mut Section<'_>, findings: &mut Findings) -> Option<Vec<Role>> {
     let place = section.place_if_set("roles")?;
     let before = findings.errors.len();
-    let listed = section.list(findings, "roles", |value| match choice(value, &ROLES)? {
-        Role::Store => Err(Wrong::new("`store` is not built yet", "\"alert\"")),
-        role => Ok(role),
-    });
+    let listed = section.list(findings, "roles", |value| choice(value, &ROLES));
     let mut roles = Vec::new();
     for (place, role) in listed {
         match roles.contains(&role) {
@@ -53,7 +50,7 @@ pub(super) fn roles(section: &mut Section<'_>, findings: &mut Findings) -> Optio
         }
     }
     if roles.is_empty() && findings.errors.len() == before {
-        let wrong = Wrong::new("is empty: there is nothing to do", "\"alert\"");
+        let wrong = Wrong::new("is empty: there is nothing to do", "\"alert\", \"store\"");
         findings.error(place, "roles", wrong);
     }
     (!roles.is_empty()).then_some(roles)
@@ -159,7 +156,7 @@ const STORE_KINDS: [(&str, StoreKind); 3] = [
 /// `[store]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Store {
-    /// Where roll-ups go; [`StoreKind::None`] until the others are built.
+    /// Where roll-ups go.
     pub kind: StoreKind,
     /// Files of the embedded store.
     pub directory: PathBuf,
@@ -180,7 +177,7 @@ pub struct Store {
 impl Default for Store {
     fn default() -> Self {
         Self {
-            kind: StoreKind::None,
+            kind: StoreKind::Embedded,
             directory: PathBuf::from("/var/lib/flowvitals/store"),
             contact_points: vec!["127.0.0.1:9042".to_owned()],
             keyspace: "flowvitals".to_owned(),
@@ -192,9 +189,9 @@ impl Default for Store {
     }
 }
 
-/// Options that only a store that is there has a use for.
-const STORE_DETAILS: [&str; 7] = [
-    "directory",
+/// Options that only the embedded store has a use for, and those of Cassandra.
+const EMBEDDED_ONLY: [&str; 1] = ["directory"];
+const CASSANDRA_ONLY: [&str; 6] = [
     "contact_points",
     "keyspace",
     "local_datacenter",
@@ -209,7 +206,9 @@ impl Store {
         let points = section.place_if_set("contact_points");
         let contact_points = section.list(findings, "contact_points", contact_point);
         let read = Self {
-            kind: section.or(findings, "kind", default.kind, built_kind),
+            kind: section.or(findings, "kind", default.kind, |value| {
+                choice(value, &STORE_KINDS)
+            }),
             directory: section.or(findings, "directory", default.directory, absolute_path),
             contact_points: match points {
                 None => default.contact_points,
@@ -228,22 +227,49 @@ impl Store {
             password_file: section.optional(findings, "password_file", absolute_path),
             tls_ca: section.optional(findings, "tls_ca", absolute_path),
         };
-        for key in STORE_DETAILS {
-            if let Some(place) = section.place_if_set(key) {
-                let message = "has no effect: nothing is stored with kind = \"none\"".to_owned();
-                findings.warn(place, &section.name(key), message);
-            }
-        }
+        read.warn_of_idle(&mut section, findings);
         section.end(findings, &[]);
         read
     }
-}
 
-fn built_kind(value: &DeValue<'_>) -> Parsed<StoreKind> {
-    match choice(value, &STORE_KINDS)? {
-        StoreKind::None => Ok(StoreKind::None),
-        StoreKind::Embedded => Err(Wrong::new("`embedded` is not built yet", "\"none\"")),
-        StoreKind::Cassandra => Err(Wrong::new("`cassandra` is not built yet", "\"none\"")),
+    /// Finds what this kind of store has no use for. The contract's file names nodes beside an embedded store, as a reminder:
+    /// defaults pass.
+    fn warn_of_idle(&self, section: &mut Section<'_>, findings: &mut Findings) {
+        let default = Self::default();
+        let usual = |key: &str| match key {
+            "contact_points" => self.contact_points == default.contact_points,
+            "keyspace" => self.keyspace == default.keyspace,
+            "local_datacenter" => self.local_datacenter == default.local_datacenter,
+            "username" => self.username.is_none(),
+            "directory" => self.directory == default.directory,
+            _ => false,
+        };
+        let (idle, why): (Vec<&str>, _) = match self.kind {
+            StoreKind::Embedded => (
+                CASSANDRA_ONLY
+                    .into_iter()
+                    .filter(|key| !usual(key))
+                    .collect(),
+                "the store is embedded",
+            ),
+            StoreKind::Cassandra => (
+                EMBEDDED_ONLY
+                    .into_iter()
+                    .filter(|key| !usual(key))
+                    .collect(),
+                "the store is Cassandra",
+            ),
+            StoreKind::None => (
+                EMBEDDED_ONLY.into_iter().chain(CASSANDRA_ONLY).collect(),
+                "nothing is stored with kind = \"none\"",
+            ),
+        };
+        for key in idle {
+            if let Some(place) = section.place_if_set(key) {
+                let message = format!("has no effect: {why}");
+                findings.warn(place, &section.name(key), message);
+            }
+        }
     }
 }
 

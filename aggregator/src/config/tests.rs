@@ -77,7 +77,7 @@ fn defaults_are_those_of_the_contract() {
     let c = Config::default();
     assert_eq!(
         (c.site.as_str(), c.roles.as_slice()),
-        ("default", &[Role::Alert][..])
+        ("default", &[Role::Alert, Role::Store][..])
     );
     assert_eq!(
         (c.kafka.brokers.len(), c.kafka.group_prefix.as_str()),
@@ -89,7 +89,7 @@ fn defaults_are_those_of_the_contract() {
         (c.merge.lateness_ms, c.merge.node_forget_after_s),
         (2_000, 900)
     );
-    assert_eq!(c.store.kind, StoreKind::None);
+    assert_eq!(c.store.kind, StoreKind::Embedded);
     assert_eq!(c.store.directory, Path::new("/var/lib/flowvitals/store"));
     assert_eq!(c.store.contact_points, ["127.0.0.1:9042"]);
     assert_eq!(
@@ -180,12 +180,12 @@ fn the_commented_values_of_the_example_are_the_defaults() {
             ..default.alertmanager
         },
         places: config.places.clone(),
-        warnings: config.warnings.clone(), // what a store that is none has no use for
+        warnings: config.warnings.clone(), // what an embedded store has no use for
         ..defaults_like(&config)
     };
     assert_eq!(config, expected);
     assert_eq!(config.kafka.properties.len(), 2);
-    assert_eq!(config.warnings.len(), 7);
+    assert_eq!(config.warnings.len(), 2);
 
     let lines: String = rules
         .lines()
@@ -293,18 +293,7 @@ fn the_contract_is_accepted() {
         .expect("a section on aggregator.toml");
     let (_, rest) = rest.split_once("```toml\n").expect("a file");
     let (text, _) = rest.split_once("```").expect("its end");
-    check(
-        text,
-        &[
-            "2:19: roles: `store` is not built yet (allowed: \"alert\")",
-            "11:8: store.kind: `embedded` is not built yet (allowed: \"none\")",
-        ],
-    );
-    let config = good(
-        &text
-            .replace("\"alert\", \"store\"", "\"alert\"")
-            .replace("\"embedded\"", "\"none\""),
-    );
+    let config = good(text);
     let default = Config::default();
     assert_eq!(config.site, "ams1");
     assert_eq!(
@@ -490,22 +479,6 @@ fn what_is_not_built_is_refused() {
         "[forward]\nbrokers = []",
         &["1:2: forward: is not built yet; remove it"],
     );
-    check(
-        "roles = ['store']",
-        &["1:10: roles: `store` is not built yet (allowed: \"alert\")"],
-    );
-    check(
-        "roles = ['alert', 'store']",
-        &["1:19: roles: `store` is not built yet"],
-    );
-    check(
-        "[store]\nkind = 'embedded'",
-        &["2:8: store.kind: `embedded` is not built yet (allowed: \"none\")"],
-    );
-    check(
-        "[store]\nkind = 'cassandra'",
-        &["2:8: store.kind: `cassandra` is not built yet (allowed: \"none\")"],
-    );
 }
 
 #[test]
@@ -514,7 +487,7 @@ fn everything_that_is_wrong_is_reported() {
         "site = 7\nroles = []\n[kafka]\nbrokers = ['x']\n[[alert]]\nmetric = 'loss'\nover_s = 301\n",
         &[
             "1:8: site: is of type integer (allowed: a text in quotes)",
-            "2:9: roles: is empty: there is nothing to do (allowed: \"alert\")",
+            "2:9: roles: is empty: there is nothing to do (allowed: \"alert\", \"store\")",
             "4:12: kafka.brokers: `x` is not a broker's address",
             "5:1: alert.name: is missing (allowed: name = … in every [[alert]])",
             "5:1: alert.streams: is missing or empty: the rule watches nothing",
@@ -628,15 +601,38 @@ fn sections() {
 }
 
 #[test]
-fn what_a_store_that_is_none_has_no_use_for() {
+fn what_a_store_has_no_use_for() {
     check_warnings(
-        "[store]\ndirectory = '/a'\nkeyspace = 'b'",
+        "[store]\nkind = 'none'\ndirectory = '/a'\nkeyspace = 'b'",
         &[
-            "2:13: store.directory: has no effect",
-            "3:12: store.keyspace: has no effect",
+            "3:13: store.directory: has no effect: nothing is stored",
+            "4:12: store.keyspace: has no effect: nothing is stored",
         ],
     );
     check_warnings("[store]\nkind = 'none'", &[]);
+    // The contract's file has Cassandra's defaults beside an embedded store.
+    check_warnings(
+        "[store]\ndirectory = '/a'\nkeyspace = 'flowvitals'\nusername = 'b'",
+        &["4:12: store.username: has no effect: the store is embedded"],
+    );
+}
+
+#[test]
+fn without_a_store_there_is_nothing_to_store_in() {
+    let brokers = "kafka.brokers = ['a:1']\nstore.kind = 'none'\n";
+    let both = good(brokers);
+    assert_eq!(
+        (both.running(), both.ready_to_run()),
+        (vec![Role::Alert], Ok(()))
+    );
+    let store_alone = good(&format!("{brokers}roles = ['store']"));
+    let error = store_alone.ready_to_run().expect_err("nothing to do");
+    assert!(
+        error
+            .to_string()
+            .starts_with("a.toml:3:9: roles: there is nothing to do: store.kind"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -17,13 +17,15 @@ use tokio::time::MissedTickBehavior;
 use super::Site;
 use super::alert::{AlertRole, Parts};
 use super::outputs::Outputs;
+use super::store::{self, StoreRole, Storing};
 use crate::alert::{Engine, Rule, engine};
 use crate::api;
-use crate::config::Config;
+use crate::config::{Config, Role};
 use crate::consume::{self, Consume, SettingsError, Tail};
 use crate::merge::LiveOptions;
 use crate::publish::Publisher;
 use crate::publish::records::Records;
+use crate::store::Target;
 
 /// The service manager hears of us so often.
 const TICK: Duration = Duration::from_secs(1);
@@ -77,46 +79,34 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let settings =
         consume::Kafka::of(&config).map_err(|error| Failure::from(ConfigErrors::from(error)))?;
     let options = live_options(&config);
-    let site = Arc::new(Site::new(config.site.as_str(), options));
+    let roles = config.running();
+    let (merges, stores) = (roles.contains(&Role::Alert), roles.contains(&Role::Store));
+    let target = Target::of(&config).map_err(|error| Failure::from(ConfigErrors::from(error)))?;
+    let storing = stores.then(Arc::<Storing>::default);
+    let site = Site::new(config.site.as_str(), options)
+        .with_roles(merges, storing.clone())
+        .with_store(target.as_ref().and_then(Target::shared));
+    let site = Arc::new(site);
     let access = api::Access::of(&config.http)
         .map_err(|error| Failure::from(ConfigErrors::from(error.placed(&config))))?;
     let listener = listen(&config).await?;
     // Everything that can fail has been made before anything runs.
-    let (board_tail, said) = Tail::start(&settings, topics::ALERT)?;
-    let outputs = Outputs::start(&config, &site)?;
-    let publisher = Publisher::new(Records::start(&settings)?, outputs.list());
-    let (consume, inputs) = Consume::start(&settings, Duration::from_millis(options.horizon_ms))?;
-    let engine = Engine::new(
-        config.site.as_str(),
-        rules(&config),
-        engine_options(&config),
-    );
-    let parts = Parts {
-        site: Arc::clone(&site),
-        consume,
-        inputs,
-        engine,
-        publisher,
-    };
-    let role = AlertRole::new(parts, &settings)?;
-
+    let alerting = merges
+        .then(|| Alerting::start(&config, &settings, &site))
+        .transpose()?;
+    let storing = storing.zip(target).map(|(storing, target)| {
+        StoreRole::start(store_settings(target, &config, &settings), storing)
+    });
     let (stop_api, api_stopped) = oneshot::channel::<()>();
     let server = api::Server::new(Arc::clone(&site)).with_access(access);
     let serving = tokio::spawn(server.serve(listener, async {
         // Ends also when the sender is dropped.
         let _ = api_stopped.await;
     }));
-    board_tail.read_all();
-    let following = tokio::spawn({
-        let site = Arc::clone(&site);
-        async move { site.boards().follow(said).await }
-    });
-    let (new_rules, rules_from) = mpsc::channel(1);
-    let (stop_role, role_stopped) = oneshot::channel::<()>();
-    let alerting = tokio::spawn(role.run(rules_from, role_stopped));
+    let groups: Vec<_> = roles.iter().map(|role| config.group(*role)).collect();
     tracing::info!(
         site = config.site,
-        group = settings.alert_group(),
+        groups = groups.join(", "),
         rules = config.alerts.len(),
         "consuming from {}, answering on {}",
         settings.brokers.join(", "),
@@ -126,21 +116,113 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         site: Arc::clone(&site),
         config,
         notifier: Notifier::from_env(),
-        new_rules,
+        alerting,
+        storing,
     };
-    let alerting = life.run(alerting).await?;
+    life.run().await?;
 
-    life.notifier.stopping("leaving the group");
-    drop(stop_role);
-    alerting.await.map_err(bug)?;
-    outputs.stop().await;
-    following.abort();
-    drop(board_tail);
+    life.notifier.stopping("leaving the groups");
+    if let Some(storing) = life.storing {
+        storing.stop().await;
+    }
+    if let Some(alerting) = life.alerting {
+        alerting.stop().await?;
+    }
     site.boards().close();
     drop(stop_api);
     serving.await.map_err(bug)?.map_err(bug)?;
     tracing::info!("stopped: {}", site.summary());
     Ok(())
+}
+
+/// The alert role with all that it needs, running.
+struct Alerting {
+    task: JoinHandle<()>,
+    stop: oneshot::Sender<()>,
+    new_rules: mpsc::Sender<Vec<Arc<Rule>>>,
+    outputs: Outputs,
+    tail: Tail,
+    following: JoinHandle<()>,
+}
+
+impl Alerting {
+    fn start(
+        config: &Config,
+        settings: &consume::Kafka,
+        site: &Arc<Site>,
+    ) -> Result<Self, Failure> {
+        let (tail, said) = Tail::start(settings, topics::ALERT)?;
+        let outputs = Outputs::start(config, site)?;
+        let publisher = Publisher::new(Records::start(settings)?, outputs.list());
+        let horizon = Duration::from_millis(live_options(config).horizon_ms);
+        let (consume, inputs) = Consume::start(settings, horizon)?;
+        let engine = Engine::new(config.site.as_str(), rules(config), engine_options(config));
+        let parts = Parts {
+            site: Arc::clone(site),
+            consume,
+            inputs,
+            engine,
+            publisher,
+        };
+        let role = AlertRole::new(parts, settings)?;
+        tail.read_all();
+        let following = tokio::spawn({
+            let site = Arc::clone(site);
+            async move { site.boards().follow(said).await }
+        });
+        let (new_rules, rules_from) = mpsc::channel(1);
+        let (stop, stopped) = oneshot::channel::<()>();
+        Ok(Self {
+            task: tokio::spawn(role.run(rules_from, stopped)),
+            stop,
+            new_rules,
+            outputs,
+            tail,
+            following,
+        })
+    }
+
+    async fn stop(self) -> Result<(), Failure> {
+        drop(self.stop);
+        self.task.await.map_err(bug)?;
+        self.outputs.stop().await;
+        self.following.abort();
+        drop(self.tail);
+        Ok(())
+    }
+}
+
+/// Why a role ended, which it does not do by itself.
+async fn ended(alerting: &mut Option<Alerting>, storing: &mut Option<StoreRole>) -> String {
+    let alert_ended = async {
+        match alerting {
+            Some(alerting) => {
+                let ended = (&mut alerting.task).await;
+                ended.err().map_or("it ended".to_owned(), |e| e.to_string())
+            }
+            None => std::future::pending().await,
+        }
+    };
+    let store_ended = async {
+        match storing {
+            Some(storing) => storing.ended().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        reason = alert_ended => format!("the alert role: {reason}"),
+        reason = store_ended => format!("the store role: {reason}"),
+    }
+}
+
+fn store_settings(target: Target, config: &Config, kafka: &consume::Kafka) -> store::Settings {
+    store::Settings {
+        target,
+        kafka: kafka.clone(),
+        lateness_ms: config.merge.lateness_ms.into(),
+        node_forget_after_ms: u64::from(config.merge.node_forget_after_s) * 1_000,
+        buries: !config.running().contains(&Role::Alert),
+    }
 }
 
 pub(super) fn bug(error: impl ToString) -> Failure {
@@ -184,12 +266,13 @@ struct Life {
     site: Arc<Site>,
     config: Config,
     notifier: Notifier,
-    new_rules: mpsc::Sender<Vec<Arc<Rule>>>,
+    alerting: Option<Alerting>,
+    storing: Option<StoreRole>,
 }
 
 impl Life {
-    /// Runs until a signal; a role that ends by itself is a bug. Gives the role back to be waited for.
-    async fn run(&mut self, mut role: JoinHandle<()>) -> Result<JoinHandle<()>, Failure> {
+    /// Runs until a signal; a role that ends by itself is a bug.
+    async fn run(&mut self) -> Result<(), Failure> {
         let mut terminate = signal(SignalKind::terminate()).map_err(bug)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(bug)?;
         let mut hang_up = signal(SignalKind::hangup()).map_err(bug)?;
@@ -199,9 +282,8 @@ impl Life {
         self.notifier.ready("consuming");
         loop {
             tokio::select! {
-                ended = &mut role => {
-                    let reason = ended.err().map_or("it ended".to_owned(), |e| e.to_string());
-                    return Err(Failure::new(exit::BUG, format!("the alert role: {reason}")));
+                reason = ended(&mut self.alerting, &mut self.storing) => {
+                    return Err(Failure::new(exit::BUG, reason));
                 }
                 _ = tick.tick() => {
                     self.notifier.status(&self.status());
@@ -210,14 +292,14 @@ impl Life {
                     }
                 }
                 Some(()) = hang_up.recv() => self.reload().await,
-                _ = terminate.recv() => return Ok(role),
-                _ = interrupt.recv() => return Ok(role),
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
             }
         }
     }
 
     fn status(&self) -> String {
-        let trouble = self.site.trouble();
+        let trouble = self.site.ill();
         let trouble = trouble.or_else(|| self.site.alerting().trouble());
         trouble.unwrap_or_else(|| self.site.summary())
     }
@@ -243,7 +325,9 @@ impl Life {
                 tracing::info!(rules = rules.len(), "rules reloaded");
                 self.config.alerts = config.alerts;
                 // The role is gone only when we are about to say so.
-                let _ = self.new_rules.send(rules).await;
+                if let Some(alerting) = &self.alerting {
+                    let _ = alerting.new_rules.send(rules).await;
+                }
             }
         }
         self.notifier.ready(&self.status());

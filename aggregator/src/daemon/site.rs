@@ -1,8 +1,8 @@
 //! What the aggregator knows of its site, shared by the task that takes events in and those that answer questions.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
 
 use sampler_event::{Event, Options};
 use serde::Serialize;
@@ -10,9 +10,12 @@ use service::metrics::{Family, Kind, Sample, Value};
 
 use super::alerting::Alerting;
 use super::board::Boards;
+use super::store::{Condition, Storing};
+use super::unix_ms;
 use crate::consume::{State, Status};
 use crate::input::{Reason, Topic, Totals};
 use crate::merge::{Added, Live, LiveOptions, Quantity};
+use crate::store::Store;
 
 /// Without an event for so long, events do not flow: a heartbeat comes with every window, and the longest window has 10 s.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -42,6 +45,12 @@ pub struct Site {
     alerting: Alerting,
     boards: Boards,
     started: Instant,
+    /// The store, where this process has that role.
+    storing: Option<Arc<Storing>>,
+    /// A store that this process may read, whoever writes it.
+    shared: Option<Arc<dyn Store>>,
+    /// Whether this process merges what is live.
+    merges: bool,
 }
 
 /// What listeners hear once a second.
@@ -74,7 +83,43 @@ impl Site {
             alerting: Alerting::default(),
             boards: Boards::default(),
             started: Instant::now(),
+            storing: None,
+            shared: None,
+            merges: true,
         }
+    }
+
+    /// With a store beside what is live, or alone.
+    #[must_use]
+    pub fn with_roles(self, merges: bool, storing: Option<Arc<Storing>>) -> Self {
+        Self {
+            merges,
+            storing,
+            ..self
+        }
+    }
+
+    /// With a store that is read, whoever writes it.
+    #[must_use]
+    pub fn with_store(self, shared: Option<Arc<dyn Store>>) -> Self {
+        Self { shared, ..self }
+    }
+
+    /// The store, if it can be asked here.
+    pub fn store(&self) -> Option<Arc<dyn Store>> {
+        let shared = self.shared.clone();
+        shared.or_else(|| self.storing()?.store())
+    }
+
+    /// How the store is doing, where this process has that role.
+    pub fn storing(&self) -> Option<&Storing> {
+        self.storing.as_deref()
+    }
+
+    /// The site's time, whichever role knows it: end of the newest event, Unix ms.
+    pub fn now_ms(&self) -> u64 {
+        let stored_ms = self.storing().map_or(0, Storing::newest_ms);
+        self.live().now_ms().max(stored_ms)
     }
 
     /// Its name.
@@ -199,13 +244,23 @@ impl Site {
         counts.noted = Some(Instant::now());
     }
 
-    /// For how long the role has not said how it is doing.
+    /// For how long the role that merges has not said how it is doing.
     pub fn idle(&self) -> Duration {
+        if !self.merges {
+            return Duration::ZERO;
+        }
         self.counts().noted.unwrap_or(self.started).elapsed()
     }
 
     /// What it is doing, in one line.
     pub fn summary(&self) -> String {
+        let merged = self.merges.then(|| self.merged());
+        let stored = self.storing().map(Storing::summary);
+        let parts: Vec<_> = merged.into_iter().chain(stored).collect();
+        parts.join("; ")
+    }
+
+    fn merged(&self) -> String {
         let live = self.live();
         let presence = live.nodes().len();
         let windows: u64 = self.counts().windows.values().sum();
@@ -215,7 +270,25 @@ impl Site {
         )
     }
 
-    /// Why events do not flow; none: they do.
+    /// Why some role does not do its work; none: they all do.
+    pub fn ill(&self) -> Option<String> {
+        let merging = self.merges.then(|| self.trouble()).flatten();
+        merging.or_else(|| self.storing().and_then(Storing::trouble))
+    }
+
+    /// What is well and yet worth a word: another stores and this process stands by, or what it stores is behind.
+    pub fn remark(&self) -> Option<String> {
+        let storing = self.storing()?;
+        match storing.condition() {
+            Condition::StandsBy(who) => Some(format!("standby: {who}")),
+            _ => {
+                let behind_ms = storing.behind_ms()?;
+                Some(format!("store: {} s behind, catches up", behind_ms / 1_000))
+            }
+        }
+    }
+
+    /// Why events do not flow to the role that merges; none: they do.
     pub fn trouble(&self) -> Option<String> {
         let counts = self.counts();
         for reader in [&counts.readers.streams, &counts.readers.nodes] {
@@ -234,6 +307,18 @@ impl Site {
 
     /// Its metrics.
     pub fn families(&self) -> Vec<Family> {
+        let mut families = match self.merges {
+            true => self.merging(),
+            false => Vec::new(),
+        };
+        families.extend(
+            self.storing()
+                .map_or_else(Vec::new, |s| s.families(unix_ms())),
+        );
+        families
+    }
+
+    fn merging(&self) -> Vec<Family> {
         let counts = self.counts().clone();
         let live = self.live();
         let one = |labels, value: f64| Sample {
@@ -276,8 +361,7 @@ impl Site {
         let dead =
             dead.map(|(outcome, count)| one(vec![("outcome", outcome.to_owned())], count as f64));
         let plain = |value: u64| vec![one(Vec::new(), value as f64)];
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now_s = since.unwrap_or_default().as_secs_f64();
+        let now_s = unix_ms() as f64 / 1e3;
         let watermark_ms = Some(live.watermark_ms()).filter(|_| live.now_ms() > 0);
         let delay = watermark_ms
             .into_iter()

@@ -142,7 +142,8 @@ impl Live {
         }
     }
 
-    fn begin_ms(&self) -> u64 {
+    /// Windows that begin before it are forgotten, Unix ms.
+    pub fn begin_ms(&self) -> u64 {
         self.newest_ms.saturating_sub(self.options.horizon_ms)
     }
 
@@ -196,13 +197,23 @@ impl Live {
         streams.map(|(name, windows)| (name.as_str(), windows.len()))
     }
 
+    /// The sums of a stream by the start of their windows, of those that start in a span.
+    pub fn windows(
+        &self,
+        stream: &str,
+        from_ms: u64,
+        to_ms: u64,
+    ) -> impl Iterator<Item = (u64, &WindowSum)> {
+        let windows = self.streams.get(stream).filter(|_| from_ms < to_ms);
+        let windows = windows.into_iter();
+        let windows = windows.flat_map(move |windows| windows.range(from_ms..to_ms));
+        windows.map(|(start_ms, sum)| (*start_ms, sum))
+    }
+
     /// Everything inside a span, of a stream.
     pub fn sum(&self, stream: &str, from_ms: u64, to_ms: u64) -> WindowSum {
         let mut whole = WindowSum::new(stream);
-        let Some(windows) = self.streams.get(stream).filter(|_| from_ms < to_ms) else {
-            return whole;
-        };
-        for sum in windows.range(from_ms..to_ms).map(|(_, sum)| sum) {
+        for (_, sum) in self.windows(stream, from_ms, to_ms) {
             // Epochs and sources contradict each other only if a node lies; its later windows are left out then.
             let _ = whole.merge(sum);
         }

@@ -375,6 +375,12 @@ impl Partition {
         (self.sequences.totals(), self.sequences.missing_now())
     }
 
+    /// Rows that wait to be taken.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.written.batch.rows()
+    }
+
     /// Rows that still grow, of streams.
     #[must_use]
     pub fn open_rows(&self) -> usize {

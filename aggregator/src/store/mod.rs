@@ -23,20 +23,22 @@
 //! A store belongs to one site; its name is given when it is opened. Nothing here reads a clock: ages are arguments.
 
 mod answer;
+pub mod cassandra;
 mod embedded;
 mod row;
+mod target;
 mod wire;
 
 #[cfg(test)]
 pub(crate) mod testing;
 
-use std::fmt;
-use std::pin::Pin;
-
 pub use answer::{Fold, Folded};
 pub use embedded::Embedded;
 pub(crate) use row::add_gauges;
 pub use row::{NoPart, NodeRow, Part, Pool, PoolKey, Row, Sums};
+use std::fmt;
+use std::pin::Pin;
+pub use target::Target;
 pub use wire::{decode_sums, encode_sums};
 
 /// How long rows are kept, ms: `stream_second`.
@@ -155,7 +157,7 @@ pub struct EvidenceRow {
     pub event: Vec<u8>,
 }
 
-/// A store. Spans are half open, `from_ms <= window_start_ms < to_ms`; rows come by `window_start_ms`, then part.
+/// A store. Spans are half open, `from_ms <= window_start_ms < to_ms`; rows come by `window_start_ms`, then the text of the part.
 pub trait Store: Send + Sync + fmt::Debug {
     /// What it is, for status and log: `embedded /var/lib/…`, `cassandra 10.0.0.1:9042, …`.
     fn name(&self) -> String;

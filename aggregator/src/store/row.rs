@@ -216,15 +216,19 @@ impl Sums {
         self.histograms.add(window);
         let mut all = Groups::default();
         all.add(window);
-        let (round_trips, others) = split(&all);
-        let source = source_of(window);
+        self.pool(window.sampling_rate, source_of(window), &all);
+    }
+
+    /// Adds groups of flows that were selected at a rate, whose round trips are of a source.
+    pub(crate) fn pool(&mut self, sampling_rate: f64, rtt_source: i32, all: &Groups) {
+        let (round_trips, others) = split(all);
         let mut pool = |source, groups: &Groups| {
-            let key = PoolKey::new(window.sampling_rate, source);
+            let key = PoolKey::new(sampling_rate, source);
             self.pools.entry(key).or_default().groups.merge(groups);
         };
         pool(0, &others);
         // Round trips without samples say nothing of their source: they stay with the others.
-        pool(source, &round_trips);
+        pool(rtt_source, &round_trips);
     }
 
     /// Adds another part of the same window: other events, so that their flows are others, at least for the greater part.

@@ -23,7 +23,7 @@ const KEY: &str = "loss|ams1|sport-1";
 /// Retransmits of a group of 100 segments.
 const HIGH: u64 = 5;
 
-const RULE: &str = r#"
+pub const RULE: &str = r#"
 [[alert]]
 name = "loss"
 streams = ["sport-*"]
@@ -168,16 +168,26 @@ fn write_second(writer: &Writer, start_ms: u64, number: u64, retrans: u64) {
 
 /// All values of the alert topic of one kind.
 fn said(brokers: &str, kind: &str) -> Vec<Value> {
-    let declared = declared();
-    let topic = declared.iter().find(|topic| topic.name == topics::ALERT);
-    let partition = partition_of(KEY.as_bytes(), topic.expect("declared").partitions);
-    let records = log(brokers, topics::ALERT, partition.expect("partitions"));
-    let values = records.iter().filter_map(Message::payload);
-    let values = values.map(|value| serde_json::from_slice::<Value>(value).expect("JSON"));
+    let values = words(brokers, KEY).into_iter();
     values.filter(|value| value["kind"] == kind).collect()
 }
 
-fn alerts(daemon: &Daemon, query: &str) -> Vec<Value> {
+/// All values of a key's partition of the alert topic, in their order.
+pub fn words(brokers: &str, key: &str) -> Vec<Value> {
+    let declared = declared();
+    let topic = declared.iter().find(|topic| topic.name == topics::ALERT);
+    let partition = partition_of(key.as_bytes(), topic.expect("declared").partitions);
+    let records = log(brokers, topics::ALERT, partition.expect("partitions"));
+    let of_key = records
+        .iter()
+        .filter(|record| record.key() == Some(key.as_bytes()));
+    let values = of_key.filter_map(Message::payload);
+    values
+        .map(|value| serde_json::from_slice(value).expect("JSON"))
+        .collect()
+}
+
+pub fn alerts(daemon: &Daemon, query: &str) -> Vec<Value> {
     let answer = daemon.json(&format!("/api/v1/alerts?{query}"));
     answer["alerts"].as_array().cloned().unwrap_or_default()
 }

@@ -1,14 +1,20 @@
 //! The readers against a real broker: everything arrives, members share and take over, nothing is lost to a dead broker or a slow
-//! owner, and what is no event is buried.
+//! owner, and what is no event is buried. One test has a Cassandra beside the broker.
 
 mod alerts;
+mod cassandra;
 mod cluster;
 mod daemon;
 mod groups;
+mod kills;
 mod member;
 mod nodes;
 mod owner;
+mod paused;
+mod play;
+mod produced;
 mod rights;
+mod store;
 mod test_alert;
 mod writer;
 

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use aggregator::config::Config;
+use aggregator::store::cassandra::{Settings, apply_schema};
 use anyhow::{Context, Result};
 use lab::cassandra::{self, Cassandra, Options};
 
@@ -11,7 +13,7 @@ use crate::progress;
 /// The port for clients; the example configuration uses it.
 const CQL_PORT: u16 = 9042;
 
-/// Starts the server, or ends it.
+/// Starts the server and makes the tables, or ends it.
 pub fn run(command: cli::Cassandra) -> Result<()> {
     match command {
         cli::Cassandra::Up { nodes } => up(nodes.into()),
@@ -28,14 +30,24 @@ fn up(nodes: usize) -> Result<()> {
         ..Options::default()
     };
     let server = progress::during("waiting for CQL", || Cassandra::start(&options, None))?;
-    let points: Vec<_> = server
-        .contact_points()
-        .iter()
-        .map(|point| format!("\"{point}\""))
-        .collect();
+    let points = server.contact_points();
+    let copies = u8::try_from(nodes.min(3))?;
+    progress::during("making the tables", || make_tables(&points, copies))?;
     server.leave_running();
-    println!("contact_points = [{}]", points.join(", "));
+    println!("  tables of deploy/cassandra/schema.cql, copies: {copies}");
+    println!("contact_points = {points:?}");
     Ok(())
+}
+
+/// The tables in the keyspace that an empty `[store]` names.
+fn make_tables(points: &[String], copies: u8) -> Result<()> {
+    let mut config = Config::default();
+    config.store.contact_points = points.to_vec();
+    let settings = Settings::of(&config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    Ok(runtime.block_on(apply_schema(&settings, copies))?)
 }
 
 fn down() -> Result<()> {
