@@ -241,6 +241,7 @@ fn live_options(config: &Config) -> LiveOptions {
         horizon_ms: reach_ms.max(LEAST_HORIZON_MS),
         lateness_ms,
         node_forget_after_ms: u64::from(config.merge.node_forget_after_s) * 1_000,
+        max_windows: config.merge.max_windows as usize,
     }
 }
 
