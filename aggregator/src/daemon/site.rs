@@ -486,6 +486,18 @@ impl Site {
                 vec![one(Vec::new(), live.streams().count() as f64)],
             ),
             family(
+                "flowvitals_aggregator_windows_held",
+                "Windows of one node and stream in memory; merge.max_windows bounds them.",
+                Kind::Gauge,
+                vec![one(Vec::new(), live.held() as f64)],
+            ),
+            family(
+                "flowvitals_aggregator_windows_cut_total",
+                "Windows that made room for newer ones before their time: questions reach less far.",
+                Kind::Counter,
+                vec![one(Vec::new(), live.cut() as f64)],
+            ),
+            family(
                 "flowvitals_aggregator_sums",
                 "Sums kept, one per stream and window start.",
                 Kind::Gauge,
