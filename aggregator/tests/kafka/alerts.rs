@@ -8,6 +8,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use aggregator::input::partition_of;
+use lab::alertmanager::webhook::{Notification, Webhook};
+use lab::alertmanager::{Alertmanager, Options};
 use rdkafka::message::Message;
 use sampler_event::{Event, LifeCycle, NodeHeartbeat, StreamPulse, StreamState, StreamWindow};
 use serde_json::Value;
@@ -18,10 +20,10 @@ use crate::writer::{Writer, now_ms};
 use crate::{broker_with_topics, declared, log};
 
 const NODES: [&str; 3] = ["edge-1", "edge-2", "edge-3"];
-const STREAM: &str = "sport-1";
+pub const STREAM: &str = "sport-1";
 const KEY: &str = "loss|ams1|sport-1";
 /// Retransmits of a group of 100 segments.
-const HIGH: u64 = 5;
+pub const HIGH: u64 = 5;
 
 pub const RULE: &str = r#"
 [[alert]]
@@ -36,7 +38,7 @@ clear_for_s = 2
 "#;
 
 /// What three nodes do, until it is dropped.
-struct Feed {
+pub struct Feed {
     windows: Arc<AtomicU64>,
     pulses: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
@@ -44,7 +46,7 @@ struct Feed {
 }
 
 impl Feed {
-    fn start(brokers: &str) -> Self {
+    pub fn start(brokers: &str) -> Self {
         let (windows, pulses, stop) = (Arc::default(), Arc::default(), Arc::default());
         let writer = Writer::new(brokers);
         let (retrans, more, ends) = (Arc::clone(&windows), Arc::clone(&pulses), Arc::clone(&stop));
@@ -57,7 +59,7 @@ impl Feed {
         }
     }
 
-    fn lose(&self, retrans: u64) {
+    pub fn lose(&self, retrans: u64) {
         self.windows.store(retrans, Ordering::Relaxed);
     }
 }
@@ -167,7 +169,7 @@ fn write_second(writer: &Writer, start_ms: u64, number: u64, retrans: u64) {
 }
 
 /// All values of the alert topic of one kind.
-fn said(brokers: &str, kind: &str) -> Vec<Value> {
+pub fn said(brokers: &str, kind: &str) -> Vec<Value> {
     let values = words(brokers, KEY).into_iter();
     values.filter(|value| value["kind"] == kind).collect()
 }
@@ -265,6 +267,78 @@ fn loss_is_told_in_topic_and_api_until_it_is_over() {
             .any(|value| value["ended"] == "rule_gone")
     });
     drop(live);
+    daemon.stop();
+}
+
+/// Whether each notification about a severity of the stream says that it fires.
+fn told(webhook: &Webhook, severity: &str) -> Vec<bool> {
+    let about = |one: &Notification| {
+        one.labels("stream").contains(&STREAM) && one.labels("severity").contains(&severity)
+    };
+    let all = webhook.notifications().into_iter().filter(about);
+    all.map(|one| one.is_firing()).collect()
+}
+
+#[test]
+fn loss_reaches_the_receiver_behind_an_alertmanager_once_and_so_does_its_end() {
+    let Some((_broker, brokers)) = broker_with_topics() else {
+        return;
+    };
+    let webhook = Webhook::start().expect("a receiver");
+    let options = Options {
+        receivers: Some(webhook.url()),
+        ..Options::default()
+    };
+    let started = Alertmanager::start(&options);
+    let Ok(alertmanager) = started else {
+        assert!(
+            std::env::var_os("FLOWVITALS_REQUIRE_KERNEL").is_none(),
+            "{started:?}"
+        );
+        return println!("skipped: {started:?}");
+    };
+    let feed = Feed::start(&brokers);
+    let urls = [alertmanager.url()];
+    let daemon = Daemon::start_with(
+        &brokers,
+        &format!("[alertmanager]\nurls = {urls:?}\n{RULE}"),
+    );
+    daemon.wait_for("it judges", || {
+        is_up(&daemon) && daemon.metric("flowvitals_aggregator_evaluations_total") >= 5.0
+    });
+    let begin = Instant::now();
+    feed.lose(HIGH);
+    daemon.wait_for("somebody is paged", || told(&webhook, "page") == [true]);
+    println!(
+        "loss to the receiver: {:.1} s",
+        begin.elapsed().as_secs_f64()
+    );
+    // Longer than the daemon says it again and a group is told of again.
+    thread::sleep(Duration::from_secs(21));
+    assert_eq!(told(&webhook, "page"), [true], "once");
+    let begin = Instant::now();
+    feed.lose(0);
+    daemon.wait_for("its end is told", || {
+        told(&webhook, "page") == [true, false]
+    });
+    println!(
+        "end of the loss to the receiver: {:.1} s",
+        begin.elapsed().as_secs_f64()
+    );
+    thread::sleep(Duration::from_secs(21));
+    assert_eq!(told(&webhook, "page"), [true, false], "once");
+    let record = said(&brokers, "fired").remove(0);
+    let pages = webhook.notifications();
+    let page = pages
+        .iter()
+        .find(|one| one.labels("severity").contains(&"page"));
+    let alert = &page.expect("a page").body["alerts"][0];
+    for name in ["summary", "estimate", "onset", "worst_nodes", "episode_id"] {
+        assert_eq!(
+            alert["annotations"][name], record["annotations"][name],
+            "{name}"
+        );
+    }
     daemon.stop();
 }
 

@@ -2,6 +2,7 @@
 //! owner, and what is no event is buried.
 
 mod alerts;
+mod backtest;
 mod cluster;
 mod daemon;
 mod groups;
