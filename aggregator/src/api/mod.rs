@@ -2,7 +2,7 @@
 //!
 //! | path | answers |
 //! |---|---|
-//! | `/healthz` | 200 while events flow, or another process stores and this one stands by; 503 with the reason otherwise |
+//! | `/healthz` | 200 while events flow, with a remark where this process stands by or its store catches up; 503 with the reason otherwise |
 //! | `/metrics` | the aggregator's own Prometheus metrics |
 //! | `/openapi.json` | all of this for programs |
 //! | `/api/v1/streams` | streams with their nodes and labels |
@@ -13,30 +13,36 @@
 //! | `/api/v1/live` | totals and alerts as they come: server-sent events |
 //!
 //! Every error is JSON `{"error": …}` with the status that fits: 400 what is not as the document says, 404 what is not there, 422
-//! what is right one by one but not together. Limits: spans inside the horizon, [`MAX_POINTS`] points, ten seconds a request. Where
-//! the socket is bound is the configuration's business.
+//! what is right one by one but not together. Limits: spans inside the horizon, [`MAX_POINTS`] points, and [`Limits`] on connections,
+//! requests and times; whoever is turned away is counted. Who may ask is [`Access`]'s business:
+//!
+//! ```text
+//! socket ──► server: connections, TLS ──► guard: sizes, access, requests, time ──► endpoint
+//! ```
 //!
 //! An endpoint is a function with `#[utoipa::path(get, path, tag, params(Asked<…>), responses(…, Refused))]`, registered by one line
 //! in [`routes`]: router and document come from the same place. Its parameters are constants of type [`Parameter`], listed in an
 //! implementation of [`Asks`]; it takes them as [`Asked`], checked. Bodies derive `ToSchema`. `cargo xtask api` then tries it with
 //! thousands of right and wrong requests.
 
+mod access;
 mod alerts;
 mod document;
 mod error;
+mod guard;
+mod limits;
 mod live;
 mod parameter;
 mod query;
+mod server;
 mod streams;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
-use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
 use service::metrics::text;
 use tokio::net::TcpListener;
 use utoipa_axum::router::OpenApiRouter;
@@ -44,14 +50,15 @@ use utoipa_axum::routes;
 
 use crate::daemon::Site;
 
+use guard::Guard;
+
+pub use access::{Access, AccessError};
 pub use error::{ApiError, ErrorBody, Refused};
+pub use limits::{Limits, Refusal, Refusals};
 pub use parameter::{Kind, Parameter};
 pub use query::{Asked, Asks, MAX_POINTS, Nothing};
 
-/// Longest a request may take.
-const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Answers until `shutdown`.
+/// Answers everybody who reaches the socket, until `shutdown`.
 ///
 /// # Errors
 /// What the socket answers.
@@ -60,9 +67,60 @@ pub async fn serve(
     site: Arc<Site>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    axum::serve(listener, router(site))
-        .with_graceful_shutdown(shutdown)
-        .await
+    Server::new(site).serve(listener, shutdown).await
+}
+
+/// The interface of a site: whom it answers, and within which limits.
+#[derive(Debug)]
+pub struct Server {
+    site: Arc<Site>,
+    access: Access,
+    limits: Limits,
+    refusals: Arc<Refusals>,
+}
+
+impl Server {
+    /// One that answers everybody.
+    pub fn new(site: Arc<Site>) -> Self {
+        Self {
+            site,
+            access: Access::default(),
+            limits: Limits::default(),
+            refusals: Arc::default(),
+        }
+    }
+
+    /// With other rules on who may ask.
+    #[must_use]
+    pub fn with_access(self, access: Access) -> Self {
+        Self { access, ..self }
+    }
+
+    /// With other limits.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// Who was turned away, counted while it serves.
+    pub fn refusals(&self) -> Arc<Refusals> {
+        Arc::clone(&self.refusals)
+    }
+
+    /// Answers until `shutdown`.
+    ///
+    /// # Errors
+    /// What the socket answers.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> std::io::Result<()> {
+        let refusals = Arc::clone(&self.refusals);
+        let router = router(self.site).layer(Extension(Arc::clone(&refusals)));
+        let guard = Guard::new(self.access, self.limits, refusals);
+        server::run(listener, router, Arc::new(guard), shutdown).await
+    }
 }
 
 /// All endpoints, with their place in the document.
@@ -85,15 +143,7 @@ pub fn router(site: Arc<Site>) -> Router {
     router
         .fallback(async || ApiError::NotFound("no such path".to_owned()))
         .method_not_allowed_fallback(async || ApiError::Method)
-        .layer(middleware::from_fn(in_time))
         .with_state(site)
-}
-
-async fn in_time(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(TIMEOUT, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => ApiError::Timeout.into_response(),
-    }
 }
 
 /// Whether events flow.
@@ -108,9 +158,9 @@ async fn in_time(request: Request, next: Next) -> Response {
 )]
 async fn health(State(site): State<Arc<Site>>) -> Response {
     match site.ill() {
-        None => match site.stands_by() {
+        None => match site.remark() {
             None => "ok\n".into_response(),
-            Some(who) => format!("ok, standby: {who}\n").into_response(),
+            Some(remark) => format!("ok, {remark}\n").into_response(),
         },
         Some(reason) => ApiError::Unavailable(reason).into_response(),
     }
@@ -126,7 +176,12 @@ async fn health(State(site): State<Arc<Site>>) -> Response {
         Refused,
     )
 )]
-async fn metrics(State(site): State<Arc<Site>>) -> Response {
-    let body = text::render(&site.families());
+async fn metrics(
+    State(site): State<Arc<Site>>,
+    refusals: Option<Extension<Arc<Refusals>>>,
+) -> Response {
+    let mut families = site.families();
+    families.extend(refusals.map(|Extension(refusals)| refusals.family()));
+    let body = text::render(&families);
     ([(CONTENT_TYPE, text::CONTENT_TYPE)], body).into_response()
 }

@@ -6,7 +6,7 @@ use glob::Pattern;
 
 use super::surroundings::{Found, READ, written};
 use crate::alert::{Rule, RuleMetric};
-use crate::config::{Config, StoreKind, active_in_words};
+use crate::config::{Config, Http, StoreKind, active_in_words};
 
 /// Writes the summary; `found` is none when neither brokers nor machine were looked at.
 pub(super) fn write(config: &Config, found: Option<&Found>, out: &mut dyn Write) -> io::Result<()> {
@@ -23,12 +23,16 @@ pub(super) fn write(config: &Config, found: Option<&Found>, out: &mut dyn Write)
         "merge: a window is waited for until {} ms after its end; a node that is silent for {} s is expected no more",
         config.merge.lateness_ms, config.merge.node_forget_after_s
     )?;
-    writeln!(out, "store: {}", store_text(config))?;
+    let answer = match found {
+        Some(found) if found.store_answers => "; answers, and has its tables",
+        _ => "",
+    };
+    writeln!(out, "store: {}{answer}", store_text(config))?;
     let running = match found {
         Some(found) if found.already_running => " (one of our daemons answers there already)",
         _ => "",
     };
-    writeln!(out, "http: http://{}/{running}", config.http.listen)?;
+    writeln!(out, "http: {}{running}", http_text(&config.http))?;
     write_alerts(config, out)
 }
 
@@ -68,11 +72,32 @@ fn store_text(config: &Config) -> String {
             config.store.directory.display()
         ),
         StoreKind::Cassandra => format!(
-            "keyspace {} at {}",
-            config.store.keyspace,
-            config.store.contact_points.join(" ")
+            "cassandra at {}, keyspace {}: seconds for 48 hours, minutes for 90 days; processes share the streams",
+            config.store.contact_points.join(" "),
+            config.store.keyspace
         ),
     }
+}
+
+/// Where it answers, and whom.
+pub(crate) fn http_text(http: &Http) -> String {
+    let scheme = match http.tls {
+        None => "http",
+        Some(_) => "https",
+    };
+    let from = match http.is_local() {
+        true => "this machine",
+        false => "anywhere",
+    };
+    let mut text = format!("{scheme}://{}/ answers who asks from {from}", http.listen);
+    if let Some(file) = &http.token_file {
+        text += &format!(" with a token of {}", file.display());
+    }
+    if let Some(ca) = http.tls.as_ref().and_then(|tls| tls.client_ca.as_ref()) {
+        let and = http.token_file.as_ref().map_or("", |_| " and");
+        text += &format!("{and} with a certificate that {} signed", ca.display());
+    }
+    text
 }
 
 fn write_alerts(config: &Config, out: &mut dyn Write) -> io::Result<()> {

@@ -69,7 +69,7 @@ fn a_right_file_is_summed_up() {
         "writes: flowvitals.alert.v1, flowvitals.state.v1, flowvitals.dlq.v1\n",
         "until 2000 ms after its end; a node that is silent for 900 s is expected no more\n",
         "store: embedded in /var/lib/flowvitals/store",
-        "http: http://127.0.0.1:9741/\n",
+        "http: http://127.0.0.1:9741/ answers who asks from this machine\n",
         "alerts: go to their topic and to http://127.0.0.1:9093\nrules: 2\n",
         "  retransmissions: each of sport-* news: fires when retrans_ratio over 10 s is above 0.02 for 2 s (the lower \
          bound of its 95 % interval, 30 sampled flows or more); clears when it is below 0.014 for 30 s; suspected early \
@@ -194,6 +194,26 @@ fn a_property_that_librdkafka_does_not_take() {
     // Offline it is not asked.
     let (code, _, _) = check(&listening(own_address(), "127.0.0.1:1", rest), true);
     assert_eq!(code, exit::OK);
+}
+
+#[test]
+fn files_of_the_interface_are_looked_at() {
+    let text = format!(
+        "[http]\nlisten = '{}'\ntoken_file = '/no/such/token'\n[kafka]\nbrokers = ['127.0.0.1:1']\n",
+        own_address()
+    );
+    let (code, _, err) = check(&text, false);
+    assert_eq!(code, exit::CONFIG);
+    let expected = "main.toml:3:14: http.token_file: /no/such/token: No such file";
+    assert!(err.contains(expected), "{err}");
+    // Offline they are not there to be looked at.
+    let (code, out, _) = check(&text, true);
+    assert_eq!(code, exit::OK);
+    assert!(out.contains("with a token of /no/such/token\n"), "{out}");
+    let (code, _, err) = check("http.listen = '0.0.0.0:9741'", true);
+    assert_eq!(code, exit::CONFIG);
+    let expected = "main.toml:1:15: http.listen: `0.0.0.0:9741` can be reached from outside, and anybody could ask";
+    assert!(err.starts_with(expected), "{err}");
 }
 
 #[test]

@@ -11,8 +11,9 @@ use service::config::reader::{Section, text};
 use service::config::source::Source;
 use sha2::{Digest, Sha256};
 
+use super::http::Http;
 use super::rule::AlertRule;
-use super::sections::{self, Alertmanager, Http, Kafka, Merge, Store};
+use super::sections::{self, Alertmanager, Kafka, Merge, Store};
 use super::{Config, MAX_ALERTS};
 
 /// Options of `[store]` that only the machine can judge.
@@ -90,7 +91,7 @@ fn read_whole(mut section: Section<'_>, config: &mut Config, findings: &mut Find
     }
     if let Some(mut http) = section.table(findings, "http", "http") {
         config.places.http_listen = http.place_if_set("listen");
-        config.http = Http::read(http, findings);
+        (config.http, config.places.http_files) = Http::read(http, findings);
     }
     if let Some(alertmanager) = section.table(findings, "alertmanager", "alertmanager") {
         (config.alertmanager, config.places.alertmanager) =

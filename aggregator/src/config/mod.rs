@@ -2,10 +2,11 @@
 //!
 //! In: text. Out: a typed [`Config`] that needs no further checks but those of the machine and the brokers, or everything
 //! that is wrong with it, each with its place. Reading is pure but for [`Config::load`] (the file).
-//! Flow: `source → reader → sections, rule, schedule → Config`.
+//! Flow: `source → reader → sections, http, rule, schedule → Config`.
 //!
 //! Limits: [`MAX_ALERTS`] rules, [`service::config::file::MAX_FILE_BYTES`]. What is not built yet is refused, not ignored.
 
+mod http;
 mod load;
 mod options;
 mod rule;
@@ -15,12 +16,13 @@ mod sections;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+pub use http::{Http, Tls};
 pub(crate) use load::alerts;
 pub use load::read;
 pub use rule::{AlertRule, MIN_FLOWS, RulePlaces};
 pub use schedule::in_words as active_in_words;
 pub(crate) use schedule::time_ms;
-pub use sections::{Alertmanager, Http, Kafka, Merge, Role, Store, StoreKind};
+pub use sections::{Alertmanager, Kafka, Merge, Role, Store, StoreKind};
 use service::config::file;
 pub use service::config::{ConfigError, ConfigErrors, ConfigWarning, Place, Source, Wrong};
 
@@ -73,6 +75,8 @@ pub struct Places {
     pub roles: Option<Place>,
     /// `store.directory`
     pub store_directory: Option<Place>,
+    /// `http.token_file` and the other files of the section, by name.
+    pub http_files: BTreeMap<&'static str, Place>,
     /// Options of `alertmanager` that name files, by name.
     pub alertmanager: BTreeMap<&'static str, Place>,
 }

@@ -5,13 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use service::config::error::{Findings, Place, Wrong};
 use service::config::kafka::{self, Properties};
 use service::config::names::{self, MAX_NAME_BYTES};
-use service::config::network::{is_host, is_host_and_port, loopback};
+use service::config::network::{is_host, is_host_and_port};
 use service::config::reader::{Parsed, Section, absolute_path, choice, text, whole};
 use toml::de::DeValue;
 
@@ -207,7 +206,9 @@ impl Store {
         let points = section.place_if_set("contact_points");
         let contact_points = section.list(findings, "contact_points", contact_point);
         let read = Self {
-            kind: section.or(findings, "kind", default.kind, built_kind),
+            kind: section.or(findings, "kind", default.kind, |value| {
+                choice(value, &STORE_KINDS)
+            }),
             directory: section.or(findings, "directory", default.directory, absolute_path),
             contact_points: match points {
                 None => default.contact_points,
@@ -272,16 +273,6 @@ impl Store {
     }
 }
 
-fn built_kind(value: &DeValue<'_>) -> Parsed<StoreKind> {
-    match choice(value, &STORE_KINDS)? {
-        StoreKind::Cassandra => Err(Wrong::new(
-            "`cassandra` is not built yet",
-            "\"embedded\", \"none\"",
-        )),
-        kind => Ok(kind),
-    }
-}
-
 fn contact_point(value: &DeValue<'_>) -> Parsed<String> {
     let text = text(value)?;
     match is_host_and_port(text) {
@@ -308,45 +299,6 @@ fn keyspace(value: &DeValue<'_>) -> Parsed<String> {
             format!("`{text}` is not a keyspace"),
             format!("a letter of a-z, then a-z 0-9 _; at most {MAX_BYTES} characters"),
         )),
-    }
-}
-
-/// `[http]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Http {
-    /// Loopback address of `/metrics`, `/healthz` and the API.
-    pub listen: SocketAddr,
-}
-
-impl Default for Http {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 9741)),
-        }
-    }
-}
-
-/// What would let others than this machine ask.
-const HTTP_NOT_BUILT: [&str; 4] = ["token_file", "tls_cert", "tls_key", "client_ca"];
-
-impl Http {
-    pub(super) fn read(mut section: Section<'_>, findings: &mut Findings) -> Self {
-        let default = Self::default();
-        let listen = section.or(findings, "listen", default.listen, |value| {
-            loopback(value, default.listen.port()).map_err(|wrong| Wrong {
-                allowed: format!(
-                    "{}; any other needs token_file, or tls_cert, tls_key and client_ca, which are not built yet",
-                    wrong.allowed
-                ),
-                ..wrong
-            })
-        });
-        for key in HTTP_NOT_BUILT {
-            let message = "is not built yet; remove it (a proxy in front can ask who may use the loopback address)";
-            section.refuse(findings, key, message);
-        }
-        section.end(findings, &HTTP_NOT_BUILT);
-        Self { listen }
     }
 }
 

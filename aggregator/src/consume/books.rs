@@ -1,7 +1,7 @@
 //! What was read, what was refused, and how the readers are doing.
 //!
 //! Input: one call per record, and librdkafka's statistics. Output: [`Status`]. Law: `records = events + refused`, and
-//! `refused = dead_letters.sent + throttled + failed + waiting`.
+//! where they are buried, `refused = dead_letters.sent + throttled + failed + waiting`.
 //! Limits: a fixed set of reasons; lag of the partitions that this member reads.
 
 use std::collections::BTreeMap;

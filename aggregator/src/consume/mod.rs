@@ -3,7 +3,7 @@
 //! Input: the topics of windows, pulses and heartbeats. Output: [`Input`]s over a bounded channel. Windows and pulses are shared by
 //! the members of a consumer group, both of one partition number at the same member; heartbeats are read whole by every member,
 //! so that each knows all nodes. A [`Plan`] says which group, how its members share, and where reading begins.
-//! What is no event goes to the topic of dead letters and is counted.
+//! What is no event is counted, and goes to the topic of dead letters.
 //! Limits: [`CHANNEL_BATCHES`] batches wait for the owner; behind them reading is paused while the member stays in its group.
 
 mod books;
@@ -110,7 +110,10 @@ impl Consume {
     ) -> Result<(Self, Receiver<Input>), SettingsError> {
         let (to, from) = channel(CHANNEL_BATCHES);
         let books = Arc::new(Books::default());
-        let dead_letters = Arc::new(DeadLetters::new(settings, Arc::clone(&books))?);
+        let dead_letters = match plan.buries {
+            true => Some(Arc::new(DeadLetters::new(settings, Arc::clone(&books))?)),
+            false => None,
+        };
         let mut consume = Self {
             stop: Arc::default(),
             threads: Vec::new(),
@@ -126,12 +129,13 @@ impl Consume {
             topics: &[Topic::Node],
             share: Share::Split,
             begin: heartbeats,
+            buries: plan.buries,
         };
         for (role, plan) in [(Role::Streams, plan), (Role::Nodes, nodes)] {
             let shared = reader::Shared {
                 stop: Arc::clone(&consume.stop),
                 books: Arc::clone(&consume.books),
-                dead_letters: Arc::clone(&dead_letters),
+                dead_letters: dead_letters.clone(),
                 committer: consume.committer.clone(),
                 to: to.clone(),
             };

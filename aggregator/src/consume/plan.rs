@@ -17,6 +17,8 @@ pub struct Plan {
     pub share: Share,
     /// Where reading begins.
     pub begin: Begin,
+    /// Whether what is no event goes to the topic of dead letters; it is counted anyway. One role of a process does it.
+    pub buries: bool,
 }
 
 /// How the members of a group share partitions.
@@ -77,17 +79,19 @@ impl Plan {
             topics: &[Topic::Window, Topic::Pulse],
             share: Share::Split,
             begin: Begin::Ago(horizon),
+            buries: true,
         }
     }
 
     /// Of the role that stores.
     #[must_use]
-    pub fn store(settings: &Kafka, share: Share, places: Box<dyn Places>) -> Self {
+    pub fn store(settings: &Kafka, share: Share, places: Box<dyn Places>, buries: bool) -> Self {
         Self {
             group: settings.store_group(),
             topics: &[Topic::Window],
             share,
             begin: Begin::Asked(places),
+            buries,
         }
     }
 }

@@ -40,7 +40,8 @@ const TURN: Duration = Duration::from_secs(1);
 pub(super) struct Shared {
     pub(super) stop: Arc<AtomicBool>,
     pub(super) books: Arc<Books>,
-    pub(super) dead_letters: Arc<DeadLetters>,
+    /// None: another role of this process buries.
+    pub(super) dead_letters: Option<Arc<DeadLetters>>,
     pub(super) committer: Committer,
     pub(super) to: Sender<Input>,
 }
@@ -111,7 +112,9 @@ impl Reader {
             }
         }
         self.commit();
-        self.shared.dead_letters.flush();
+        if let Some(dead_letters) = &self.shared.dead_letters {
+            dead_letters.flush();
+        }
         // Dropping the consumer leaves the group and answers its last rebalance.
         self.consumer.context().close();
         if self.unplaced.is_some()
@@ -214,6 +217,7 @@ impl Reader {
             .set_assigned(self.role, partitions.clone());
         if partitions.len() < given.len() {
             let other = self.oldest_member();
+            info!(group = self.plan.group, "stands by: {other} reads all");
             self.shared.books.set_standing_by(self.role, other);
         }
         if !partitions.is_empty() {
@@ -431,7 +435,9 @@ impl Shared {
             }
             Err(refused) => {
                 self.books.record(topic, bytes, Some(refused.reason));
-                self.dead_letters.bury(&raw, refused.reason, Instant::now());
+                if let Some(dead_letters) = &self.dead_letters {
+                    dead_letters.bury(&raw, refused.reason, Instant::now());
+                }
                 None
             }
         }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use sampler_event::Event;
 use tokio::sync::{mpsc, oneshot};
@@ -15,6 +15,7 @@ use tokio::time::MissedTickBehavior;
 use super::Site;
 use super::sift::Partitions;
 use super::state::StateTopic;
+use super::unix_ms;
 use crate::alert::engine::{Engine, Out};
 use crate::alert::{Kind, Rule};
 use crate::consume::{Committer, Consume, Input, Kafka, Partition, SettingsError, State};
@@ -121,6 +122,7 @@ impl AlertRole {
                 }
                 _ = tick.tick() => self.tick(),
                 _ = look.tick() => self.look(),
+                () = self.publisher.reported() => self.publisher.tick(),
                 _ = &mut stop => break,
             }
             if self.is_quiet() {
@@ -302,13 +304,6 @@ impl AlertRole {
             Err(error) => tracing::error!(%error, "while stopping"),
         }
     }
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
 }
 
 fn numbers(partitions: &[Partition], topic: Topic) -> Vec<i32> {

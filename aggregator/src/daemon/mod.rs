@@ -14,3 +14,13 @@ pub use alerting::Alerting;
 pub use board::{Boards, Told};
 pub use run::{Failure, run};
 pub use site::Site;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The time of day, Unix ms.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
+}

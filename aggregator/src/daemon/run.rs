@@ -24,6 +24,7 @@ use crate::config::{Config, Role};
 use crate::consume::{self, Consume, SettingsError, Tail};
 use crate::publish::Publisher;
 use crate::publish::records::Records;
+use crate::store::Target;
 
 /// The service manager hears of us so often.
 const TICK: Duration = Duration::from_secs(1);
@@ -77,18 +78,25 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let options = config.live_options();
     let roles = config.running();
     let (merges, stores) = (roles.contains(&Role::Alert), roles.contains(&Role::Store));
+    let target = Target::of(&config).map_err(|error| Failure::from(ConfigErrors::from(error)))?;
     let storing = stores.then(Arc::<Storing>::default);
-    let site = Site::new(config.site.as_str(), options).with_roles(merges, storing.clone());
+    let site = Site::new(config.site.as_str(), options)
+        .with_roles(merges, storing.clone())
+        .with_store(target.as_ref().and_then(Target::shared));
     let site = Arc::new(site);
+    let access = api::Access::of(&config.http)
+        .map_err(|error| Failure::from(ConfigErrors::from(error.placed(&config))))?;
     let listener = listen(&config).await?;
     // Everything that can fail has been made before anything runs.
     let alerting = merges
         .then(|| Alerting::start(&config, &settings, &site))
         .transpose()?;
-    let storing =
-        storing.map(|storing| StoreRole::start(store_settings(&config, &settings), storing));
+    let storing = storing.zip(target).map(|(storing, target)| {
+        StoreRole::start(store_settings(target, &config, &settings), storing)
+    });
     let (stop_api, api_stopped) = oneshot::channel::<()>();
-    let serving = tokio::spawn(api::serve(listener, Arc::clone(&site), async {
+    let server = api::Server::new(Arc::clone(&site)).with_access(access);
+    let serving = tokio::spawn(server.serve(listener, async {
         // Ends also when the sender is dropped.
         let _ = api_stopped.await;
     }));
@@ -97,7 +105,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         site = config.site,
         groups = groups.join(", "),
         rules = config.alerts.len(),
-        "consuming from {}, answering on http://{}",
+        "consuming from {}, answering on {}",
         settings.brokers.join(", "),
         config.http.listen
     );
@@ -208,12 +216,13 @@ async fn ended(alerting: &mut Option<Alerting>, storing: &mut Option<StoreRole>)
     }
 }
 
-fn store_settings(config: &Config, kafka: &consume::Kafka) -> store::Settings {
+fn store_settings(target: Target, config: &Config, kafka: &consume::Kafka) -> store::Settings {
     store::Settings {
-        store: config.store.clone(),
+        target,
         kafka: kafka.clone(),
         lateness_ms: config.merge.lateness_ms.into(),
         node_forget_after_ms: u64::from(config.merge.node_forget_after_s) * 1_000,
+        buries: !config.running().contains(&Role::Alert),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use sampler_event::{Event, Options};
 use serde::Serialize;
@@ -11,9 +11,11 @@ use service::metrics::{Family, Kind, Sample, Value};
 use super::alerting::Alerting;
 use super::board::Boards;
 use super::store::{Condition, Storing};
+use super::unix_ms;
 use crate::consume::{State, Status};
 use crate::input::{Reason, Topic, Totals};
 use crate::merge::{Added, Live, LiveOptions, Quantity};
+use crate::store::Store;
 
 /// Without an event for so long, events do not flow: a heartbeat comes with every window, and the longest window has 10 s.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -45,6 +47,8 @@ pub struct Site {
     started: Instant,
     /// The store, where this process has that role.
     storing: Option<Arc<Storing>>,
+    /// A store that this process may read, whoever writes it.
+    shared: Option<Arc<dyn Store>>,
     /// Whether this process merges what is live.
     merges: bool,
 }
@@ -80,6 +84,7 @@ impl Site {
             boards: Boards::default(),
             started: Instant::now(),
             storing: None,
+            shared: None,
             merges: true,
         }
     }
@@ -92,6 +97,18 @@ impl Site {
             storing,
             ..self
         }
+    }
+
+    /// With a store that is read, whoever writes it.
+    #[must_use]
+    pub fn with_store(self, shared: Option<Arc<dyn Store>>) -> Self {
+        Self { shared, ..self }
+    }
+
+    /// The store, if it can be asked here.
+    pub fn store(&self) -> Option<Arc<dyn Store>> {
+        let shared = self.shared.clone();
+        shared.or_else(|| self.storing()?.store())
     }
 
     /// How the store is doing, where this process has that role.
@@ -259,11 +276,15 @@ impl Site {
         merging.or_else(|| self.storing().and_then(Storing::trouble))
     }
 
-    /// Who does the work instead of this process, where it only stands by.
-    pub fn stands_by(&self) -> Option<String> {
-        match self.storing()?.condition() {
-            Condition::StandsBy(who) => Some(who),
-            _ => None,
+    /// What is well and yet worth a word: another stores and this process stands by, or what it stores is behind.
+    pub fn remark(&self) -> Option<String> {
+        let storing = self.storing()?;
+        match storing.condition() {
+            Condition::StandsBy(who) => Some(format!("standby: {who}")),
+            _ => {
+                let behind_ms = storing.behind_ms()?;
+                Some(format!("store: {} s behind, catches up", behind_ms / 1_000))
+            }
         }
     }
 
@@ -290,7 +311,10 @@ impl Site {
             true => self.merging(),
             false => Vec::new(),
         };
-        families.extend(self.storing().into_iter().flat_map(Storing::families));
+        families.extend(
+            self.storing()
+                .map_or_else(Vec::new, |s| s.families(unix_ms())),
+        );
         families
     }
 
@@ -337,8 +361,7 @@ impl Site {
         let dead =
             dead.map(|(outcome, count)| one(vec![("outcome", outcome.to_owned())], count as f64));
         let plain = |value: u64| vec![one(Vec::new(), value as f64)];
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now_s = since.unwrap_or_default().as_secs_f64();
+        let now_s = unix_ms() as f64 / 1e3;
         let watermark_ms = Some(live.watermark_ms()).filter(|_| live.now_ms() > 0);
         let delay = watermark_ms
             .into_iter()

@@ -26,40 +26,20 @@ mod answer;
 pub mod cassandra;
 mod embedded;
 mod row;
+mod target;
 mod wire;
 
 #[cfg(test)]
 pub(crate) mod testing;
 
-use std::fmt;
-use std::pin::Pin;
-use std::sync::Arc;
-
-use crate::config::{self, StoreKind};
-
 pub use answer::{Fold, Folded};
 pub use embedded::Embedded;
 pub(crate) use row::add_gauges;
 pub use row::{NoPart, NodeRow, Part, Pool, PoolKey, Row, Sums};
+use std::fmt;
+use std::pin::Pin;
+pub use target::Target;
 pub use wire::{decode_sums, encode_sums};
-
-/// Opens the store that is configured.
-///
-/// # Errors
-/// As [`Embedded::open`]; a store that is away is worth another try.
-pub async fn open(config: &config::Store) -> Result<Arc<dyn Store>, StoreError> {
-    match config.kind {
-        StoreKind::Embedded => {
-            let directory = config.directory.clone();
-            let opened = tokio::task::spawn_blocking(move || Embedded::open(&directory)).await;
-            let opened = opened.map_err(|error| StoreError::Unavailable(error.to_string()))?;
-            Ok(Arc::new(opened?))
-        }
-        StoreKind::Cassandra | StoreKind::None => Err(StoreError::Unavailable(
-            "no store of this kind can be opened".to_owned(),
-        )),
-    }
-}
 
 /// How long rows are kept, ms: `stream_second`.
 pub const SECONDS_KEPT_MS: u64 = 48 * 3_600_000;

@@ -1,7 +1,9 @@
 //! The HTTP interface over a site of two nodes, as a client sees it.
 
+mod access;
 #[path = "../fixture/site.rs"]
 mod fixture;
+mod limits;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

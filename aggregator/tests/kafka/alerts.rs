@@ -21,7 +21,7 @@ use crate::{broker_with_topics, declared, log};
 
 const NODES: [&str; 3] = ["edge-1", "edge-2", "edge-3"];
 pub const STREAM: &str = "sport-1";
-const KEY: &str = "loss|ams1|sport-1";
+pub const KEY: &str = "loss|ams1|sport-1";
 /// Retransmits of a group of 100 segments.
 pub const HIGH: u64 = 5;
 
@@ -194,11 +194,11 @@ pub fn alerts(daemon: &Daemon, query: &str) -> Vec<Value> {
     answer["alerts"].as_array().cloned().unwrap_or_default()
 }
 
-fn is_up(daemon: &Daemon) -> bool {
+pub fn is_up(daemon: &Daemon) -> bool {
     daemon.get("/healthz").is_some()
 }
 
-fn has(daemon: &Daemon, state: &str) -> bool {
+pub fn has(daemon: &Daemon, state: &str) -> bool {
     let metrics = daemon.get("/metrics").unwrap_or_default();
     metrics.contains(&format!(
         "flowvitals_aggregator_alerts{{state=\"{state}\"}} 1"
@@ -382,7 +382,7 @@ fn a_change_in_the_pulses_is_suspected() {
 
 /// The member that owns the stream, and the other one: as soon as both have said the same for some seconds, since what they say may
 /// be a second old.
-fn owner(first: Daemon, second: Daemon, state: &str) -> (Daemon, Daemon) {
+pub fn owner(first: Daemon, second: Daemon, state: &str) -> (Daemon, Daemon) {
     const SAME: usize = 40;
     let (mut same, mut last) = (0, (false, false));
     first.wait_for("one of two owns the stream", || {

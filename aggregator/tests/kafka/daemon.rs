@@ -3,18 +3,20 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use aggregator::consume::DEAD_LETTERS_TOPIC;
 use aggregator::input::Topic;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sampler_event::{Event, LifeCycle, NodeHeartbeat, StreamState, StreamWindow};
 use serde_json::Value;
 
-use crate::broker_with_topics;
 use crate::member::PATIENCE;
 use crate::writer::{Writer, now_ms};
+use crate::{broker_with_topics, log};
 
 const NODES: u64 = 3;
 const SECONDS: u64 = 12;
@@ -39,6 +41,11 @@ impl Daemon {
 
     /// With options of the file itself, and more sections.
     pub fn start_as(brokers: &str, options: &str, more: &str) -> Self {
+        Self::start_in("flowvitals", brokers, options, more)
+    }
+
+    /// In groups of another name.
+    pub fn start_in(group_prefix: &str, brokers: &str, options: &str, more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         // Free now, and nobody else takes one here in between.
         let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
@@ -51,7 +58,7 @@ impl Daemon {
             false => format!("store.directory = {:?}\n", folder.path().join("store")),
         };
         let text = format!(
-            "site = \"ams1\"\n{options}{store}[kafka]\nbrokers = {brokers:?}\n[http]\nlisten = \"{http}\"\n{more}"
+            "site = \"ams1\"\n{options}{store}[kafka]\nbrokers = {brokers:?}\ngroup_prefix = {group_prefix:?}\n[http]\nlisten = \"{http}\"\n{more}"
         );
         fs::write(&config, text).expect("a configuration");
         let log = File::create(folder.path().join("log")).expect("a log");
@@ -67,6 +74,11 @@ impl Daemon {
             http,
             folder,
         }
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("aggregator.toml")
     }
 
     pub fn log(&self) -> String {
@@ -96,6 +108,16 @@ impl Daemon {
         samples.map(|sample| sample.value).sum()
     }
 
+    /// As [`Self::metric`], of one sample of several.
+    pub fn metric_of(&self, name: &str, label: (&str, &str)) -> f64 {
+        let text = self.get("/metrics");
+        let text = text.unwrap_or_else(|| panic!("no metrics:\n{}", self.log()));
+        let parsed = service::metrics::parse(&text).expect("an exposition");
+        let samples = parsed.named(name);
+        let samples = samples.filter(|s| s.labels.get(label.0).is_some_and(|l| l == label.1));
+        samples.map(|sample| sample.value).sum()
+    }
+
     pub fn wait_for(&self, what: &str, mut done: impl FnMut() -> bool) {
         let begin = Instant::now();
         while !done() {
@@ -119,7 +141,7 @@ impl Daemon {
 
     /// Gives it other rules.
     pub fn reload(&self, rules: &str) {
-        let file = self.folder.path().join("aggregator.toml");
+        let file = self.config();
         let text = fs::read_to_string(&file).expect("the configuration");
         let rest = text.split("[[alert]]").next().unwrap_or_default();
         fs::write(&file, format!("{rest}\n{rules}")).expect("written");
@@ -131,7 +153,8 @@ impl Daemon {
         self.signal(Signal::SIGKILL);
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.process.id()).expect("a pid"));
         kill(pid, signal).expect("a signal");
     }
@@ -254,6 +277,11 @@ fn what_the_nodes_sent_is_answered_once_and_whole() {
             && daemon.metric("flowvitals_aggregator_duplicates_total") == (NODES * 2 * 4) as f64
     });
     assert_eq!(daemon.metric("flowvitals_aggregator_missing_events"), 0.0);
+    daemon.wait_for("the other role has refused it too", || {
+        daemon.metric("flowvitals_store_records_refused_total") == 1.0
+    });
+    let letters = log(&brokers, DEAD_LETTERS_TOPIC, 0);
+    assert_eq!(letters.len(), 1, "one of the roles buries");
     // A window that was not there: its hole shows, and it moves the total.
     writer.event(&window("edge-0", "sport-1", end_ms - 1_000, SECONDS + 4));
     daemon.wait_for("the late window is added", || {

@@ -2,9 +2,7 @@
 //! each incident is told once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -14,93 +12,14 @@ use serde_json::Value;
 use crate::alerts::{RULE, alerts, words};
 use crate::broker_with_topics;
 use crate::daemon::Daemon;
-use crate::produced::{Site, compare};
-use crate::store::{config, is_writing, number, settle};
-use crate::writer::{Writer, now_ms};
+use crate::play::{Incident, Play};
+use crate::produced::compare;
+use crate::store::{config, is_writing, number, settle_and_stop};
+use crate::writer::now_ms;
 
 const KEY: &str = "loss|ams1|sport-0";
 /// The rule looks at so much, and nobody sees the end of an incident before it is over for so long, ms.
 const OVER_MS: u64 = 5_000;
-
-/// Begin and end of a loss, event time in ms; the end is not known before it is there.
-type Incident = (u64, Option<u64>);
-
-/// Nodes that produce in real time, with a loss now and then, whoever consumes.
-struct Play {
-    calm: Arc<AtomicBool>,
-    stop: Arc<AtomicBool>,
-    incidents: Arc<Mutex<Vec<Incident>>>,
-    thread: JoinHandle<Site>,
-}
-
-impl Play {
-    fn start(brokers: &str, seed: u64) -> Self {
-        let writer = Writer::new(brokers);
-        let (calm, stop) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
-        let incidents = Arc::<Mutex<Vec<Incident>>>::default();
-        let (calms, ends, known) = (Arc::clone(&calm), Arc::clone(&stop), Arc::clone(&incidents));
-        let thread = thread::spawn(move || play(&writer, seed, &calms, &ends, &known));
-        Self {
-            calm,
-            stop,
-            incidents,
-            thread,
-        }
-    }
-
-    fn incidents(&self) -> Vec<Incident> {
-        let incidents = self.incidents.lock();
-        incidents.unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// No more loss.
-    fn calm(&self) {
-        self.calm.store(true, Ordering::Relaxed);
-    }
-
-    /// What was produced, all of it with the brokers.
-    fn stop(self) -> Site {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("it produces")
-    }
-}
-
-fn play(
-    writer: &Writer,
-    seed: u64,
-    calm: &AtomicBool,
-    stop: &AtomicBool,
-    incidents: &Mutex<Vec<Incident>>,
-) -> Site {
-    let mut site = Site::new(seed);
-    let mut start_ms = now_ms() / 1_000 * 1_000;
-    let (mut number, mut turn_at) = (0, 15);
-    while !stop.load(Ordering::Relaxed) {
-        let wait_ms = (start_ms + 1_000).saturating_sub(now_ms());
-        thread::sleep(Duration::from_millis(wait_ms));
-        let over = site.loss > 0 && calm.load(Ordering::Relaxed);
-        if (number >= turn_at && !calm.load(Ordering::Relaxed)) || over {
-            let mut incidents = incidents.lock().unwrap_or_else(PoisonError::into_inner);
-            if site.loss == 0 {
-                site.loss = 50;
-                incidents.push((start_ms, None));
-                turn_at = number + site.random.random_range(15..40_u64);
-            } else {
-                site.loss = 0;
-                if let Some((_, end)) = incidents.last_mut() {
-                    *end = Some(start_ms);
-                }
-                turn_at = number + site.random.random_range(12..25_u64);
-            }
-        }
-        site.second(writer, start_ms);
-        site.heartbeats(writer, start_ms, number);
-        start_ms += 1_000;
-        number += 1;
-    }
-    site.end(writer);
-    site
-}
 
 /// `FLOWVITALS_KILLS` and `FLOWVITALS_SEED` change how often and when.
 #[test]
@@ -138,7 +57,7 @@ fn killed_at_any_moment_nothing_is_lost_doubled_or_said_twice() {
     });
     let incidents = play.incidents();
     let site = play.stop();
-    settle(daemon, site.windows());
+    settle_and_stop(daemon, site.windows());
     compare(&directory, &site.truth);
     told_once(&words(&brokers, KEY), &incidents);
 }

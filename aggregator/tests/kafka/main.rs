@@ -1,8 +1,9 @@
 //! The readers against a real broker: everything arrives, members share and take over, nothing is lost to a dead broker or a slow
-//! owner, and what is no event is buried.
+//! owner, and what is no event is buried. One test has a Cassandra beside the broker.
 
 mod alerts;
 mod backtest;
+mod cassandra;
 mod cluster;
 mod daemon;
 mod groups;
@@ -10,6 +11,9 @@ mod kills;
 mod member;
 mod nodes;
 mod owner;
+mod owners;
+mod paused;
+mod play;
 mod produced;
 mod rights;
 mod store;

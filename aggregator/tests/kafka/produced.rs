@@ -160,11 +160,12 @@ fn name(stream: usize) -> String {
 /// Holds the store against what was produced: seconds and minutes, by stream and window.
 pub fn compare(directory: &Path, truth: &Truth) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(is_whole(directory, truth));
+    let store = Embedded::open(directory).expect("the store");
+    runtime.block_on(is_whole(&store, truth));
 }
 
-async fn is_whole(directory: &Path, truth: &Truth) {
-    let store = Embedded::open(directory).expect("the store");
+/// The same of any store.
+pub async fn is_whole(store: &dyn Store, truth: &Truth) {
     let mut minutes = Truth::new();
     for ((stream, start_ms), (windows, sent)) in truth {
         let minute = minutes

@@ -20,18 +20,24 @@ fn store_role(brokers: &str, directory: &Path) -> Daemon {
     Daemon::start_as(brokers, "roles = [\"store\"]\n", &config(directory))
 }
 
-pub fn is_writing(daemon: &Daemon) -> bool {
-    daemon.get("/healthz").as_deref() == Some("ok\n")
-        && daemon.metric("flowvitals_store_active") == 1.0
-        && daemon
-            .log()
-            .contains("assigned group=\"flowvitals-store\" role=\"streams\" partitions=12")
+fn is(daemon: &Daemon, condition: &str) -> bool {
+    let metrics = daemon.get("/metrics").unwrap_or_default();
+    let now = format!("flowvitals_store_condition{{condition=\"{condition}\"}} 1\n");
+    metrics.contains(&now)
 }
 
-/// Waits until all is read and a checkpoint says so, then ends the daemon.
-pub fn settle(daemon: Daemon, windows: u64) {
+pub fn is_writing(daemon: &Daemon) -> bool {
+    daemon.get("/healthz").as_deref() == Some("ok\n")
+        && is(daemon, "writing")
+        && daemon
+            .log()
+            .contains("-store\" role=\"streams\" partitions=12")
+}
+
+/// Waits until all is read and written, also what is still open.
+pub fn settle(daemon: &Daemon, windows: u64) {
     daemon.wait_for("everything is taken in", || {
-        if !is_writing(&daemon) {
+        if !is_writing(daemon) {
             return false;
         }
         let metrics = daemon.get("/metrics").unwrap_or_default();
@@ -46,6 +52,11 @@ pub fn settle(daemon: Daemon, windows: u64) {
     );
     // What is open is written without being closed.
     thread::sleep(Duration::from_secs(5));
+}
+
+/// The same, and ends the daemon: its files can be opened.
+pub fn settle_and_stop(daemon: Daemon, windows: u64) {
+    settle(&daemon, windows);
     daemon.stop();
 }
 
@@ -85,7 +96,7 @@ fn killed_at_any_moment_it_neither_loses_nor_doubles_a_window() {
         start_ms += 1_000;
     }
     site.end(&writer);
-    settle(store_role(&brokers, &directory), site.windows());
+    settle_and_stop(store_role(&brokers, &directory), site.windows());
     compare(&directory, &site.truth);
 }
 
@@ -114,19 +125,26 @@ fn a_second_one_stands_by_and_takes_over() {
     for standby in [&same, &elsewhere] {
         standby.wait_for("it stands by and says so", || {
             let health = standby.get("/healthz").unwrap_or_default();
-            health.starts_with("ok, standby: ") && standby.metric("flowvitals_store_active") == 0.0
+            health.starts_with("ok, standby: ")
+                && is(standby, "standby")
+                && standby.log().contains("stands by")
         });
     }
     println!("{}", same.get("/healthz").unwrap_or_default());
     println!("{}", elsewhere.get("/healthz").unwrap_or_default());
     drop(elsewhere);
     play(&mut site);
+    assert!(
+        !first.log().contains("flowvitals-alert"),
+        "one role was asked for:\n{}",
+        first.log()
+    );
     drop(first);
     play(&mut site);
     same.wait_for("it took over", || is_writing(&same));
     play(&mut site);
     site.end(&writer);
-    settle(same, site.windows());
+    settle_and_stop(same, site.windows());
     compare(&directory, &site.truth);
 }
 
@@ -158,6 +176,6 @@ fn a_directory_that_cannot_be_written_pauses_this_role_alone() {
     fs::remove_file(&directory).expect("away");
     daemon.wait_for("it catches up", || is_writing(&daemon));
     site.end(&writer);
-    settle(daemon, site.windows());
+    settle_and_stop(daemon, site.windows());
     compare(&directory.join("store"), &site.truth);
 }

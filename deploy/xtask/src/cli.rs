@@ -14,7 +14,7 @@ pub struct Arguments {
 /// One command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show it at work: an edge with 1,400 players on a lossy network, the sampler, a real Kafka.
+    /// Show it at work: an edge with 1,400 players on a lossy network, the sampler, a real Kafka, the aggregator, a pager.
     Demo(Demo),
     /// Check and test everything, with the set-up that it needs.
     Test,
@@ -41,6 +41,9 @@ pub struct Demo {
     /// Leave everything running at the end, until Ctrl-C.
     #[arg(long)]
     pub keep: bool,
+    /// Store in a real Cassandra (0.5 GB of memory), and show the SELECT that reads the last ten seconds.
+    #[arg(long)]
+    pub cassandra: bool,
 }
 
 /// What to measure.

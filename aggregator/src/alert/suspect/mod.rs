@@ -18,30 +18,32 @@
 //! over the nodes in order of arrival: nothing waits for a slow node, and each pulse weighs what it saw. Because every node is held against
 //! its own level, a node that drains or comes back does not shift the stream.
 //!
-//! # Average run length
+//! # How often, how soon
 //!
-//! Without a change the mean time to a false alarm is at least e^A pulses (Lorden 1971, of any likelihood ratio CUSUM); Siegmund's
-//! approximation for sums (1985) gives the larger (e^2δb − 1 − 2δb)/2δ² with b = h + 1.166 σ. A = 18 is e^18 = 6.6 · 10^7 steps: for one
-//! node with pulses of 100 ms 76 days, for a stream of 10 nodes at least 7.6 days. In between, the bound is far off: the simulation
-//! (`--example false_alarms`) says what happens with overdispersed, bursty input. With a change to ρ times the level, S rises by
-//! I = μx(ρ ln ρ − ρ + 1)/F a pulse, 1.30 μx/F at ρ = 3; the delay is about A/I pulses. 100 sampled flows of 6 Mbit/s and a level of
-//! 0.5 % have μx = 27 per 100 ms; with F = 5 that is 2.6 pulses.
+//! Without a change the mean time to a false alarm of a likelihood ratio CUSUM is at least e^A steps (Lorden 1971); real retransmits are
+//! not independent counts, so the bound says little and a simulation says the rest (`--example false_alarms`, its seeds are options; what
+//! it takes for usual life, and why, is written there). With a change to ρ times the level, S rises by I = μx(ρ ln ρ − ρ + 1)/F a pulse.
+//! What limits it is the spread of what a hundred flows lose: clusters, flows that are not alike, players that fetch at the same moments.
 //!
 //! # What keeps it quiet
 //!
-//! * Level and F are exponential means over ten minutes of traffic, frozen while it alarms; F is measured over whole seconds, so that it holds
-//!   what pulses in a row have in common. What was learned from few retransmits is taken two standard deviations higher.
+//! * Level and F are exponential means over ten minutes of traffic, frozen while it alarms. F is measured over blocks of a few pulses, so
+//!   that it holds what pulses in a row have in common. What was learned from few retransmits is taken two standard deviations higher.
+//! * The level is learned by class of traffic too: what is counted does not rise in proportion to it.
 //! * Retransmits trail what they repair: x is at least the recent traffic, so a burst of segments, or an audience that leaves, does
 //!   not raise the ratio behind it.
-//! * A group of flows counts up to a bound, and no pulse lifts S by more than half of A: one flow, or one pulse, is not an alarm.
+//! * A random group of flows counts up to a bound, and no pulse lifts S by more than half of A: one flow, or one pulse, is not an alarm.
+//!   Without the two groups that brought most the last moments must still be twice as high as expected, unless S is far above A.
 //! * A node is not listened to until it was learned for 30 seconds of traffic, nor for 30 seconds after its daemon began anew.
+//! * A stream of fewer than 50 active sampled flows is not suspected.
 //! * A level that stays for 15 minutes is the new normal.
 //!
-//! The learned part is serialisable. Limits: [`MAX_NODES`] nodes a stream, about 250 bytes each; pulses of more are counted and dropped.
+//! All of it but the design is serialisable. Limits: [`MAX_NODES`] nodes a stream; pulses of more are counted and dropped.
 
 mod baseline;
 mod cusum;
 mod node;
+mod recent;
 
 use std::collections::BTreeMap;
 
@@ -62,6 +64,8 @@ pub struct Design {
     pub ratio: f64,
     /// A: evidence that alarms.
     pub threshold: f64,
+    /// A of a node by itself: it only seconds what the stream has seen.
+    pub node_threshold: f64,
     /// Part of A that one pulse can bring.
     pub most_at_once: f64,
     /// The sum stops at so many times A, so that the end is seen too.
@@ -70,14 +74,32 @@ pub struct Design {
     pub least_ratio: f64,
     /// Retransmits that a group may always have in a pulse.
     pub few: f64,
+    /// It may have so many times the expected ones besides.
+    pub group_most: f64,
+    /// So many random groups, those that brought most, are left out to see whether a change is broad.
+    pub trim: usize,
+    /// Part of A that the others must have brought.
+    pub trimmed: f64,
+    /// At so many times A that is not asked any more.
+    pub strong: f64,
+    /// What they have brought is forgotten with this time constant, ms.
+    pub breadth_ms: f64,
+    /// Sampled flows that a stream must have to be suspected: fewer are no evidence of a network.
+    pub min_flows: u64,
+    /// Length of the blocks from which the dispersion of what is weighed is learned, ms.
+    pub block_ms: u64,
+    /// F before anything is known of it.
+    pub guess: f64,
+    /// That guess weighs as much as so many retransmits.
+    pub guess_retrans: f64,
     /// Time constant of what is learned, ms of traffic.
     pub learn_ms: f64,
     /// Time constant of the recent traffic, ms.
     pub recent_ms: f64,
-    /// Seconds of traffic from which a node is learned before the stream listens to it.
-    pub node_blocks: u32,
-    /// Seconds of traffic from which a stream is learned before it may alarm.
-    pub stream_blocks: u32,
+    /// Traffic from which a node is learned before the stream listens to it, ms.
+    pub node_ms: u64,
+    /// Traffic from which a stream is learned before it may alarm, ms.
+    pub stream_ms: u64,
     /// A node whose daemon began anew is not listened to for so long, ms.
     pub quiet_ms: u64,
     /// A node that was away for so long is learned anew, ms.
@@ -88,29 +110,47 @@ pub struct Design {
     pub lost_ms: u64,
     /// Nodes agree if the changes that they saw began within so long before or after the stream's, ms.
     pub agree_ms: u64,
+    /// That they agree is said again after so long, since what they see becomes more certain, ms.
+    pub again_ms: u64,
 }
 
 impl Default for Design {
     fn default() -> Self {
         Self {
             ratio: 3.0,
-            threshold: 18.0,
+            threshold: 9.0,
+            node_threshold: 5.0,
             most_at_once: 0.5,
-            ceiling: 1.5,
-            least_ratio: 1e-4,
-            few: 3.0,
+            ceiling: 2.0,
+            least_ratio: 5e-4,
+            few: 4.0,
+            group_most: 8.0,
+            trim: 2,
+            trimmed: 2.0,
+            strong: 1.5,
+            breadth_ms: 300.0,
+            min_flows: 50,
+            block_ms: 300,
+            guess: 5.0,
+            guess_retrans: 50.0,
             learn_ms: 600_000.0,
             recent_ms: 500.0,
-            node_blocks: 30,
-            stream_blocks: 60,
+            node_ms: 30_000,
+            stream_ms: 60_000,
             quiet_ms: 30_000,
             stale_ms: 1_800_000,
             adopt_ms: 900_000,
             lost_ms: 60_000,
             agree_ms: 2_000,
+            again_ms: 200,
         }
     }
 }
+
+/// Blocks from which the spread of what was counted is learned, ms: an interval is of about as much.
+const SPREAD_BLOCK_MS: u64 = 1_000;
+/// A clock may be ahead by so much, ms; pulses further in the future are counted and dropped.
+const AHEAD_MS: u64 = 5_000;
 
 /// That retransmissions have risen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -127,7 +167,7 @@ pub struct Suspicion {
     pub high: f64,
     /// The learned ratio of the nodes that sent since then, by their traffic.
     pub baseline: f64,
-    /// Variance of the counts by their mean.
+    /// Variance of the counts of a second by their mean.
     pub dispersion: f64,
     /// Sampled flows with data in the last seconds, at least.
     pub flows_active: u64,
@@ -147,7 +187,7 @@ pub struct Agreement {
 pub enum Change {
     /// A change is suspected.
     Began(Suspicion),
-    /// Two nodes or more see it by themselves: once in a suspicion.
+    /// Two nodes or more see it by themselves. Said again, with more certain numbers, a few times a second while it lasts.
     Agreed(Agreement),
     /// It is over, at that time (Unix ms).
     Ended {
@@ -162,19 +202,26 @@ pub enum Change {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StreamDetector {
     nodes: BTreeMap<String, Node>,
+    /// Of what is weighed.
     dispersion: Dispersion,
+    /// Of what was counted, single flows' bursts and all.
+    spread: Dispersion,
     #[serde(skip)]
     design: Design,
-    #[serde(skip)]
     cusum: Cusum,
-    #[serde(skip)]
-    agreed: bool,
+    /// When it was said that nodes agree, Unix ms.
+    agreed_ms: Option<u64>,
     /// End of the newest pulse, Unix ms.
-    #[serde(skip)]
     newest_ms: u64,
+    /// Newest time of day that was told, Unix ms; 0: none.
+    #[serde(skip)]
+    told_ms: u64,
     /// Pulses of nodes for which there was no room.
     #[serde(skip)]
     crowded: u64,
+    /// Pulses from the future.
+    #[serde(skip)]
+    ahead: u64,
 }
 
 impl StreamDetector {
@@ -191,15 +238,8 @@ impl StreamDetector {
     pub fn take(&mut self, pulse: &StreamPulse) -> Vec<Change> {
         let rate = pulse.sampling_rate;
         let replayed = pulse.flags & Flag::Replayed as u32 != 0;
-        if replayed || !(rate > 0.0 && rate <= 1.0) {
+        if replayed || !(rate > 0.0 && rate <= 1.0) || !self.has_place(pulse) {
             return Vec::new();
-        }
-        if !self.nodes.contains_key(&pulse.node) {
-            if self.nodes.len() >= MAX_NODES {
-                self.crowded = self.crowded.saturating_add(1);
-                return Vec::new();
-            }
-            self.nodes.insert(pulse.node.clone(), Node::new(pulse));
         }
         let Some(node) = self.nodes.get_mut(&pulse.node) else {
             return Vec::new();
@@ -212,28 +252,50 @@ impl StreamDetector {
         let mut changes = Vec::new();
         if reading.heard {
             let step = &reading.step;
-            self.dispersion.add(
-                step.start_ms,
-                step.observed,
-                reading.expected,
-                frozen,
-                design,
+            let (weighed, counted) = reading.expected;
+            let learn = |dispersion: &mut Dispersion, counts, block_ms| {
+                dispersion.add(step.start_ms, counts, block_ms, frozen, design);
+            };
+            learn(
+                &mut self.dispersion,
+                (step.observed, weighed),
+                design.block_ms,
             );
-            if self.dispersion.blocks() >= design.stream_blocks {
-                changes.extend(self.look(step));
+            learn(&mut self.spread, (step.counted, counted), SPREAD_BLOCK_MS);
+            if self.dispersion.learned_ms() >= design.stream_ms {
+                self.look(step, &mut changes);
             }
         }
-        changes.extend(self.tick(self.newest_ms));
+        changes.extend(self.pass(self.newest_ms));
         changes
     }
 
-    fn look(&mut self, step: &Step) -> Vec<Change> {
-        let factor = self.dispersion.factor();
-        let mut changes = Vec::new();
-        match self.cusum.add(step, factor, &self.design) {
+    /// Whether a pulse is of a time that can be and of a node that is known, or can be from now on.
+    fn has_place(&mut self, pulse: &StreamPulse) -> bool {
+        if self.told_ms > 0 && pulse.pulse_start_ms > self.told_ms.saturating_add(AHEAD_MS) {
+            self.ahead = self.ahead.saturating_add(1);
+            return false;
+        }
+        if self.nodes.contains_key(&pulse.node) {
+            return true;
+        }
+        if self.nodes.len() >= MAX_NODES {
+            self.crowded = self.crowded.saturating_add(1);
+            return false;
+        }
+        self.nodes.insert(pulse.node.clone(), Node::new(pulse));
+        true
+    }
+
+    fn look(&mut self, step: &Step, changes: &mut Vec<Change>) {
+        let factor = self.dispersion.factor(&self.design);
+        let threshold = self.design.threshold;
+        match self.cusum.add(step, factor, threshold, &self.design) {
             Moved::On => {}
-            Moved::Alarmed => {
-                self.agreed = false;
+            Moved::Ready if self.flows_active() < self.design.min_flows => {}
+            Moved::Ready => {
+                self.cusum.alarm(step.end_ms);
+                self.agreed_ms = None;
                 changes.push(Change::Began(self.suspicion(step.end_ms)));
             }
             Moved::Cleared => changes.push(Change::Ended {
@@ -241,15 +303,17 @@ impl StreamDetector {
                 given_up: false,
             }),
         }
-        if self.cusum.alarmed_ms().is_some() && !self.agreed {
+        let due = self
+            .agreed_ms
+            .is_none_or(|said_ms| step.end_ms.saturating_sub(said_ms) >= self.design.again_ms);
+        if self.cusum.alarmed_ms().is_some() && due {
             let nodes = self.agreeing();
             if nodes >= 2 {
-                self.agreed = true;
+                self.agreed_ms = Some(step.end_ms);
                 let suspicion = self.suspicion(step.end_ms);
                 changes.push(Change::Agreed(Agreement { suspicion, nodes }));
             }
         }
-        changes
     }
 
     /// Nodes whose own detectors alarm for a change at the time of the stream's.
@@ -262,7 +326,7 @@ impl StreamDetector {
     }
 
     fn suspicion(&self, at_ms: u64) -> Suspicion {
-        let dispersion = self.dispersion.factor();
+        let dispersion = self.spread.factor(&self.design);
         let (ratio, low, high) = self.cusum.ratio(dispersion);
         Suspicion {
             at_ms,
@@ -283,9 +347,9 @@ impl StreamDetector {
         alarmed.then(|| self.suspicion(self.newest_ms))
     }
 
-    /// Nodes heard of in the last two seconds.
+    /// Nodes heard of in the last seconds.
     fn present(&self) -> impl Iterator<Item = &Node> {
-        let since_ms = self.newest_ms.saturating_sub(2_000);
+        let since_ms = self.newest_ms.saturating_sub(AHEAD_MS);
         self.nodes
             .values()
             .filter(move |node| node.newest_ms() >= since_ms)
@@ -306,9 +370,14 @@ impl StreamDetector {
         if sent > 0.0 { retrans / sent } else { 0.0 }
     }
 
-    /// The time passes: an alarm that stays or of which nothing is heard any more is given up. By the time of the pulses, or the time of
-    /// day when there are none.
+    /// The time of day, to be told about once a second: an alarm that stays or of which nothing is heard any more is given up. The time of
+    /// the pulses does the same while there are some.
     pub fn tick(&mut self, now_ms: u64) -> Option<Change> {
+        self.told_ms = self.told_ms.max(now_ms);
+        self.pass(now_ms)
+    }
+
+    fn pass(&mut self, now_ms: u64) -> Option<Change> {
         let since_ms = self.cusum.alarmed_ms()?;
         let lost = now_ms.saturating_sub(self.newest_ms) > self.design.lost_ms;
         let adopted = now_ms.saturating_sub(since_ms) > self.design.adopt_ms;
@@ -341,6 +410,12 @@ impl StreamDetector {
     #[must_use]
     pub const fn crowded(&self) -> u64 {
         self.crowded
+    }
+
+    /// Pulses dropped because they were of a time that has not come.
+    #[must_use]
+    pub const fn ahead(&self) -> u64 {
+        self.ahead
     }
 }
 

@@ -11,6 +11,7 @@
 //!
 //! Limits: [`MOST_ROWS`] and the rows of one batch wait; a write is given [`WRITE`] and then tried again.
 
+mod figures;
 mod places;
 mod storing;
 mod work;
@@ -24,10 +25,9 @@ use tokio::task::JoinHandle;
 
 use self::places::{Ask, Found};
 use self::work::Work;
-use crate::config::{self, StoreKind};
 use crate::consume::{Consume, Input, Kafka, Plan, SettingsError, Share};
 use crate::rollup::Options;
-use crate::store::{self, Store, StoreError};
+use crate::store::{Store, StoreError, Target};
 
 pub use self::storing::{Condition, Storing};
 
@@ -46,13 +46,15 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Where to.
-    pub store: config::Store,
+    pub target: Target,
     /// From where.
     pub kafka: Kafka,
     /// When a window closes.
     pub lateness_ms: u64,
     /// A node that was silent for so long is forgotten.
     pub node_forget_after_ms: u64,
+    /// Whether it buries what is no event: no other role here does.
+    pub buries: bool,
 }
 
 /// The role, running.
@@ -96,14 +98,14 @@ async fn run(
     mut stopped: watch::Receiver<bool>,
 ) -> Result<(), SettingsError> {
     let opened = tokio::select! {
-        opened = open(&settings.store, &storing) => opened,
+        opened = open(&settings.target, &storing) => opened,
         _ = stopped.changed() => return Ok(()),
     };
     tracing::info!("store: {}", opened.name());
-    let share = match settings.store.kind {
+    let share = match settings.target {
         // Its files belong to one process.
-        StoreKind::Embedded => Share::Whole,
-        StoreKind::Cassandra | StoreKind::None => Share::Split,
+        Target::Embedded(_) => Share::Whole,
+        Target::Cassandra(_) => Share::Split,
     };
     let found = Found::default();
     let ask = Ask {
@@ -111,7 +113,7 @@ async fn run(
         found: found.clone(),
         runtime: Handle::current(),
     };
-    let plan = Plan::store(&settings.kafka, share, Box::new(ask));
+    let plan = Plan::store(&settings.kafka, share, Box::new(ask), settings.buries);
     let (consume, mut inputs) = Consume::start_as(&settings.kafka, plan)?;
     storing.opened(Arc::clone(&opened));
     let options = Options {
@@ -159,9 +161,9 @@ async fn step(work: &mut Work, input: Input, stopped: &mut watch::Receiver<bool>
 }
 
 /// Opens the store, as soon as that can be done.
-async fn open(config: &config::Store, storing: &Storing) -> Arc<dyn Store> {
+async fn open(target: &Target, storing: &Storing) -> Arc<dyn Store> {
     loop {
-        match store::open(config).await {
+        match target.open().await {
             Ok(store) => return store,
             Err(StoreError::Held(who)) => storing.turn(Condition::StandsBy(who)),
             Err(error) => storing.turn(Condition::Paused(error.to_string())),

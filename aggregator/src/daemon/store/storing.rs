@@ -1,19 +1,21 @@
 //! How the store is doing, shared by the role that writes and those who ask.
 //!
-//! Input: what the role did. Output: the store itself while it is open, words for status and health, metrics. Limits: a fixed set of
-//! numbers and one lag a partition.
+//! Input: what the role did. Output: the store itself while it is open, words for status and health. Limits: a fixed set of numbers,
+//! one lag and one watermark a partition.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use service::metrics::{Buckets, Family, Kind, Sample, Value};
+use service::metrics::Family;
 
 use crate::consume;
 use crate::rollup::Counts;
 use crate::store::{Batch, Store};
 
 /// Upper bounds of the classes of a write's duration, s.
-const BOUNDS_S: [f64; 8] = [0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
+pub(super) const BOUNDS_S: [f64; 8] = [0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
+/// What was appended so long before it is taken in is late, ms: no turn of the loop takes as long.
+const BEHIND_MS: u64 = 5_000;
 
 /// How the role is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,29 +32,35 @@ pub enum Condition {
 }
 
 /// Numbers of the partitions that are held now, and of those that were.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Held {
     pub(super) counts: Counts,
+    /// Holes in the sequences now, and those that were given up.
     pub(super) missing: u64,
+    pub(super) given_up: u64,
+    /// By partition, Unix ms; those without a window have none.
+    pub(super) watermarks_ms: Vec<(i32, u64)>,
     pub(super) open_rows: usize,
     /// End of the newest heartbeat or watermark, Unix ms.
     pub(super) newest_ms: u64,
 }
 
 #[derive(Debug, Default)]
-struct Books {
-    condition: Condition,
-    store: Option<Arc<dyn Store>>,
-    readers: consume::Status,
-    held: Held,
-    rows: [u64; 3],
-    writes: [u64; BOUNDS_S.len() + 1],
-    write_s: f64,
-    failures: u64,
-    paused: Duration,
-    paused_since: Option<Instant>,
-    checkpointed: Option<Instant>,
-    swept: u64,
+pub(super) struct Books {
+    pub(super) condition: Condition,
+    pub(super) store: Option<Arc<dyn Store>>,
+    pub(super) readers: consume::Status,
+    pub(super) held: Held,
+    pub(super) rows: [u64; 3],
+    pub(super) writes: [u64; BOUNDS_S.len() + 1],
+    pub(super) write_s: f64,
+    pub(super) failures: u64,
+    pub(super) paused: Duration,
+    pub(super) paused_since: Option<Instant>,
+    pub(super) checkpointed: Option<Instant>,
+    pub(super) swept: u64,
+    /// From the append of a record to its being taken in, the longest of the last batch, ms; 0: nothing waits.
+    pub(super) delay_ms: u64,
 }
 
 /// The books.
@@ -168,160 +176,41 @@ impl Storing {
         self.books().swept += rows;
     }
 
+    /// Notes how it is.
     pub(super) fn note(&self, readers: consume::Status, held: Held) {
         let mut books = self.books();
         books.readers = readers;
         books.held = held;
     }
 
+    /// Notes how old what was read is by now; that it falls behind, and that it has caught up, is said in the log.
+    pub(super) fn took(&self, delay_ms: u64) {
+        let mut books = self.books();
+        let before = books.behind_ms();
+        books.delay_ms = delay_ms;
+        match (before, books.behind_ms()) {
+            (None, Some(ms)) => tracing::info!("store: {} s behind, catches up", ms / 1_000),
+            (Some(_), None) => tracing::info!("store: has caught up"),
+            _ => {}
+        }
+    }
+
+    /// How old what is stored now was when it was read; none: it keeps up.
+    #[must_use]
+    pub fn behind_ms(&self) -> Option<u64> {
+        self.books().behind_ms()
+    }
+
     /// Its metrics.
     #[must_use]
-    pub fn families(&self) -> Vec<Family> {
+    pub fn families(&self, now_ms: u64) -> Vec<Family> {
         let condition = self.condition();
-        let books = self.books();
-        let mut families = books.written();
-        families.extend(books.going(&condition));
-        families
+        self.books().families(&condition, now_ms)
     }
 }
 
 impl Books {
-    fn written(&self) -> Vec<Family> {
-        let tables = ["stream_second", "stream_minute", "node_minute"];
-        let counts = &self.held.counts;
-        let outcomes = [
-            ("merged", counts.merged),
-            ("late", counts.late),
-            ("duplicate", counts.duplicate),
-            ("passed_over", counts.passed_over),
-            ("crowded", counts.crowded),
-            ("again", counts.again),
-        ];
-        let mut classic = Vec::with_capacity(BOUNDS_S.len());
-        let mut count = 0;
-        for (bound, writes) in BOUNDS_S.iter().zip(self.writes) {
-            count += writes;
-            classic.push((*bound, count));
-        }
-        let latency = Buckets {
-            count: self.writes.iter().sum(),
-            sum: self.write_s,
-            classic,
-            ..Buckets::default()
-        };
-        vec![
-            Family {
-                name: "flowvitals_store_rows_written_total",
-                help: "Rows that the store has taken, by table; a row that grew counts again.",
-                kind: Kind::Counter,
-                samples: labelled("table", tables.into_iter().zip(self.rows)),
-            },
-            Family {
-                name: "flowvitals_store_windows_total",
-                help: "Windows taken in to be stored, by what became of them; late: a row part of its own.",
-                kind: Kind::Counter,
-                samples: labelled("outcome", outcomes),
-            },
-            Family {
-                name: "flowvitals_store_write_seconds",
-                help: "How long writes took.",
-                kind: Kind::Histogram,
-                samples: vec![Sample {
-                    labels: Vec::new(),
-                    value: Value::Histogram(Box::new(latency)),
-                }],
-            },
-            number(
-                "flowvitals_store_write_failures_total",
-                "Writes that the store did not take; they are tried again.",
-                Kind::Counter,
-                self.failures as f64,
-            ),
-            number(
-                "flowvitals_store_rows_swept_total",
-                "Rows dropped because of their age.",
-                Kind::Counter,
-                self.swept as f64,
-            ),
-        ]
-    }
-
-    fn going(&self, condition: &Condition) -> Vec<Family> {
-        let paused = self.paused + self.paused_since.map_or(Duration::ZERO, |s| s.elapsed());
-        let lag = self.readers.streams.lag.iter();
-        let lag = lag.map(|((_, partition), lag)| (partition.to_string(), *lag));
-        let is = |yes: bool| f64::from(u8::from(yes));
-        let mut families = vec![
-            number(
-                "flowvitals_store_paused_seconds_total",
-                "Time in which nothing was written because the store did not take it.",
-                Kind::Counter,
-                paused.as_secs_f64(),
-            ),
-            number(
-                "flowvitals_store_active",
-                "1: this process writes; 0: it stands by, waits, or opens.",
-                Kind::Gauge,
-                is(*condition == Condition::Writing),
-            ),
-            number(
-                "flowvitals_store_open_rows",
-                "Rows of streams that still grow.",
-                Kind::Gauge,
-                self.held.open_rows as f64,
-            ),
-            number(
-                "flowvitals_store_missing_events",
-                "Holes in the sequences of the partitions held: lost, or still to come.",
-                Kind::Gauge,
-                self.held.missing as f64,
-            ),
-            Family {
-                name: "flowvitals_store_consumer_lag",
-                help: "Records of a partition that are not read yet, at the last statistics.",
-                kind: Kind::Gauge,
-                samples: labelled("partition", lag),
-            },
-        ];
-        if let Some(at) = self.checkpointed {
-            families.push(number(
-                "flowvitals_store_checkpoint_age_seconds",
-                "Since the last checkpoint was written.",
-                Kind::Gauge,
-                at.elapsed().as_secs_f64(),
-            ));
-        }
-        if let Some(bytes) = self.store.as_ref().and_then(|store| store.bytes()) {
-            families.push(number(
-                "flowvitals_store_size_bytes",
-                "Bytes that the store takes on this machine.",
-                Kind::Gauge,
-                bytes as f64,
-            ));
-        }
-        families
-    }
-}
-
-fn labelled<L: Into<String>>(
-    label: &'static str,
-    values: impl IntoIterator<Item = (L, u64)>,
-) -> Vec<Sample> {
-    let sample = |(word, value): (L, u64)| Sample {
-        labels: vec![(label, word.into())],
-        value: Value::Number(value as f64),
-    };
-    values.into_iter().map(sample).collect()
-}
-
-fn number(name: &'static str, help: &'static str, kind: Kind, value: f64) -> Family {
-    Family {
-        name,
-        help,
-        kind,
-        samples: vec![Sample {
-            labels: Vec::new(),
-            value: Value::Number(value),
-        }],
+    fn behind_ms(&self) -> Option<u64> {
+        Some(self.delay_ms).filter(|ms| *ms >= BEHIND_MS)
     }
 }

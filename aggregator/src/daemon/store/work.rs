@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use sampler_event::Event;
 use tokio::sync::watch;
@@ -14,6 +14,7 @@ use super::places::Found;
 use super::storing::{Condition, Held, Storing};
 use super::{CHECKPOINT, RETRY, WRITE};
 use crate::consume::{self, Arrival, Committer};
+use crate::daemon::unix_ms;
 use crate::input::Topic;
 use crate::merge::{AHEAD_MS, Nodes};
 use crate::rollup::{Counts, Options, Partition};
@@ -21,6 +22,8 @@ use crate::store::{Batch, Checkpoint, Store, StoreError};
 
 /// A partition without a window for so long is written as it is, without closing its rows.
 const SILENCE: Duration = Duration::from_secs(3);
+/// Without a window for so long, all that there was is read.
+const IDLE: Duration = Duration::from_secs(2);
 /// Old rows are dropped so often.
 const SWEEP: Duration = Duration::from_secs(60);
 /// The last write of a process that stops.
@@ -47,6 +50,8 @@ pub(super) struct Work {
     newest_ms: u64,
     checkpointed: Instant,
     swept: Instant,
+    /// When windows last came.
+    read: Instant,
 }
 
 impl Work {
@@ -71,6 +76,7 @@ impl Work {
             newest_ms: 0,
             checkpointed: now,
             swept: now,
+            read: now,
         }
     }
 
@@ -127,9 +133,11 @@ impl Work {
 
     /// Takes events in.
     pub(super) fn take(&mut self, batch: Vec<Arrival>) {
+        let (now_ms, mut oldest_ms) = (unix_ms(), u64::MAX);
         for arrival in batch {
             match &arrival.event {
                 Event::Window(window) => {
+                    oldest_ms = oldest_ms.min(arrival.append_ms);
                     if let Some(kept) = self.partitions.get_mut(&arrival.partition) {
                         kept.rollup.take(window, arrival.offset, arrival.append_ms);
                         kept.heard = Some(Instant::now());
@@ -145,6 +153,10 @@ impl Work {
                 }
                 Event::Pulse(_) => {}
             }
+        }
+        if oldest_ms < u64::MAX {
+            self.read = Instant::now();
+            self.storing.took(now_ms.saturating_sub(oldest_ms));
         }
     }
 
@@ -221,6 +233,10 @@ impl Work {
         self.nodes
             .forget_before(self.newest_ms.saturating_sub(forget_after_ms));
         self.storing.note(readers, self.held());
+        if self.read.elapsed() >= IDLE {
+            // Nothing waits to be read.
+            self.storing.took(0);
+        }
         if self.swept.elapsed() >= SWEEP {
             self.swept = Instant::now();
             match self.store.sweep(unix_ms()).await {
@@ -232,9 +248,13 @@ impl Work {
 
     fn held(&self) -> Held {
         let rollups = || self.partitions.values().map(|kept| &kept.rollup);
+        let watermarks = self.partitions.iter();
+        let watermarks = watermarks.map(|(number, kept)| (*number, kept.rollup.watermark_ms()));
         Held {
             counts: rollups().map(Partition::counts).fold(self.before, sum),
             missing: rollups().map(|rollup| rollup.sequences().1).sum(),
+            given_up: rollups().map(|rollup| rollup.sequences().0.given_up).sum(),
+            watermarks_ms: watermarks.filter(|(_, ms)| *ms > 0).collect(),
             open_rows: rollups().map(Partition::open_rows).sum(),
             newest_ms: self.newest_ms,
         }
@@ -266,11 +286,4 @@ fn sum(one: Counts, other: Counts) -> Counts {
         crowded: one.crowded + other.crowded,
         again: one.again + other.again,
     }
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
 }

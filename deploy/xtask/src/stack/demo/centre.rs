@@ -11,9 +11,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use lab::alertmanager::webhook::{Notification, Webhook};
 use lab::alertmanager::{Alertmanager, Options};
+use lab::cassandra::{self, Cassandra};
 use lab::clock;
 use lab::netns::Namespace;
 use lab::network::Network;
+
+use crate::progress;
 
 /// Where the aggregator answers, in the edge's namespace.
 pub const HTTP: &str = "127.0.0.1:9741";
@@ -23,11 +26,17 @@ pub struct Centre {
     aggregator: Child,
     pager: Webhook,
     _alertmanager: Alertmanager,
+    cassandra: Option<Cassandra>,
 }
 
 impl Centre {
     /// Starts everything in the edge's namespace and waits until the aggregator answers.
-    pub fn start(network: &Network, folder: &Path, brokers: &[String]) -> Result<Self> {
+    pub fn start(
+        network: &Network,
+        folder: &Path,
+        brokers: &[String],
+        with_cassandra: bool,
+    ) -> Result<Self> {
         let program = std::env::current_exe()?.with_file_name("flowvitals-aggregator");
         if !program.exists() {
             bail!(
@@ -46,7 +55,14 @@ impl Centre {
             Ok((pager, alertmanager))
         })??;
         let file = folder.join("aggregator.toml");
-        fs::write(&file, config(folder, brokers, &alertmanager.url()))?;
+        let cassandra = with_cassandra
+            .then(|| start_cassandra(network))
+            .transpose()?;
+        let store = store(folder, cassandra.as_ref());
+        fs::write(&file, config(&store, brokers, &alertmanager.url()))?;
+        if cassandra.is_some() {
+            make_tables(network, &program, &file)?;
+        }
         let log = fs::File::create(folder.join("aggregator.log"))?;
         let aggregator = network
             .server()
@@ -64,6 +80,7 @@ impl Centre {
             aggregator,
             pager,
             _alertmanager: alertmanager,
+            cassandra,
         };
         let answers = clock::wait_until(Duration::from_secs(30), || {
             centre.has_ended() || centre.get(network.server(), "/metrics").is_ok()
@@ -74,6 +91,11 @@ impl Centre {
             bail!("the aggregator does not run: {last}");
         }
         Ok(centre)
+    }
+
+    /// The store, where it is a Cassandra.
+    pub fn cassandra(&self) -> Option<&Cassandra> {
+        self.cassandra.as_ref()
     }
 
     /// What the pager has got so far.
@@ -111,17 +133,50 @@ impl Drop for Centre {
     }
 }
 
+/// One node, in the edge's namespace.
+fn start_cassandra(network: &Network) -> Result<Cassandra> {
+    println!("starting Cassandra (the first time its jars are fetched, 67 MB)");
+    let options = cassandra::Options::default();
+    progress::during("waiting for CQL", || {
+        Cassandra::start(&options, Some(network.server())).context("no Cassandra")
+    })
+}
+
+/// Makes the tables as an operator does.
+fn make_tables(network: &Network, program: &Path, config: &Path) -> Result<()> {
+    let mut command = network.server().command(program);
+    command.args(["schema", "--apply", "--config"]).arg(config);
+    let made = progress::during("making the tables", || command.output())?;
+    if !made.status.success() {
+        bail!("no tables: {}", String::from_utf8_lossy(&made.stderr));
+    }
+    Ok(())
+}
+
+/// Where the aggregator stores.
+fn store(folder: &Path, cassandra: Option<&Cassandra>) -> String {
+    cassandra.map_or_else(
+        || format!("directory = {:?}", folder.join("store")),
+        |cassandra| {
+            format!(
+                "kind = \"cassandra\"\ncontact_points = {:?}\nlocal_datacenter = \"{}\"",
+                cassandra.contact_points(),
+                cassandra::DATACENTER
+            )
+        },
+    )
+}
+
 /// The aggregator's configuration: a page when even the lower end of 10 s is above 1 %.
-fn config(folder: &Path, brokers: &[String], alertmanager: &str) -> String {
+fn config(store: &str, brokers: &[String], alertmanager: &str) -> String {
     format!(
         "site = \"demo\"\n\
          [kafka]\nbrokers = {brokers:?}\n\
-         [store]\ndirectory = {store:?}\n\
+         [store]\n{store}\n\
          [http]\nlisten = \"{HTTP}\"\n\
          [alertmanager]\nurls = [\"{alertmanager}\"]\n\
          [[alert]]\nname = \"retransmissions\"\nstreams = [\"*\"]\nmetric = \"retrans_ratio\"\n\
          over_s = 10\nabove = 0.01\nhold_s = 1\nclear_for_s = 5\n\
-         annotations = {{ runbook_url = \"https://runbooks.example/retransmissions\" }}\n",
-        store = folder.join("store"),
+         annotations = {{ runbook_url = \"https://runbooks.example/retransmissions\" }}\n"
     )
 }

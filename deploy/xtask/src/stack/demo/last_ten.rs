@@ -14,7 +14,7 @@ use super::centre::{Centre, HTTP};
 use super::streams::ALL;
 
 /// Length of the span.
-const SPAN_S: u64 = 10;
+pub const SPAN_S: u64 = 10;
 /// Until every window of the span is in.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -52,10 +52,11 @@ impl KernelSeconds {
     }
 }
 
-/// Prints the totals of all streams as an application gets them, and the kernel's number.
-pub fn print(kernel: &KernelSeconds, centre: &Centre, network: &Network) -> Result<()> {
+/// Prints the totals of all streams as an application gets them, and the kernel's number. The end of the span, s; nothing
+/// before the first whole one.
+pub fn print(kernel: &KernelSeconds, centre: &Centre, network: &Network) -> Result<Option<u64>> {
     let Some((end_s, truth)) = kernel.newest() else {
-        return Ok(());
+        return Ok(None);
     };
     println!("   retransmissions of the last {SPAN_S} s, as an application asks for them:");
     let (mut value, mut low, mut high) = (0.0, 0.0, 0.0);
@@ -75,7 +76,7 @@ pub fn print(kernel: &KernelSeconds, centre: &Centre, network: &Network) -> Resu
     println!(
         "   all streams: {value:.0} (single intervals added up: {low:.0} to {high:.0}); the kernel's own counter: {truth}"
     );
-    Ok(())
+    Ok(Some(end_s))
 }
 
 /// The answer, once all of its windows are in.

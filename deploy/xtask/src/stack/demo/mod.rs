@@ -12,6 +12,7 @@ mod interrupt;
 mod last_ten;
 mod play;
 mod sampler;
+mod stored;
 mod streams;
 mod summary;
 mod table;
@@ -59,7 +60,12 @@ pub fn run(options: Demo) -> Result<()> {
     match Sampler::start(&network, folder.path(), &cluster.broker_list())? {
         Start::Attached(sampler) => {
             println!("starting the aggregator, and an Alertmanager with a pager behind it");
-            let centre = Centre::start(&network, folder.path(), &cluster.broker_list())?;
+            let centre = Centre::start(
+                &network,
+                folder.path(),
+                &cluster.broker_list(),
+                options.cassandra,
+            )?;
             let consumer = Consumer::start(network.server(), &brokers)?;
             watch(options, &mut network, sampler, &consumer, &centre)?;
         }
@@ -118,7 +124,9 @@ fn watch(
     play::acts(network, &mut windows)?;
     if options.keep && !interrupt::came() {
         println!(
-            "everything stays up until Ctrl-C; config and log of the sampler: {}",
+            "everything stays up until Ctrl-C, in this network namespace: ip netns exec {} bash\n\
+             configuration and logs: {}",
+            network.server().name(),
             sampler.folder().display()
         );
         play::until_interrupt(network, &mut windows)?;

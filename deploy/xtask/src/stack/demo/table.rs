@@ -14,6 +14,7 @@ use super::centre::Centre;
 use super::consumer::{Consumer, Event};
 use super::last_ten::{self, KernelSeconds};
 use super::play::Screen;
+use super::stored;
 
 /// Windows of 1 s behind an estimate.
 const HORIZON: usize = 10;
@@ -135,7 +136,11 @@ impl Screen for Windows<'_> {
     }
 
     fn account(&mut self, network: &Network) -> Result<()> {
-        last_ten::print(&self.kernel, self.centre, network)
+        let span = last_ten::print(&self.kernel, self.centre, network)?;
+        match (span, self.centre.cassandra()) {
+            (Some(end_s), Some(cassandra)) => stored::print(cassandra, network, end_s),
+            _ => Ok(()),
+        }
     }
 }
 
