@@ -36,9 +36,21 @@ pub enum Command {
     /// Send one alert through every output, to see that somebody hears it
     #[command(name = "test-alert", after_help = TEST_ALERT_HELP)]
     TestAlert(TestAlertArgs),
+
+    /// What has to do with rules of alerts
+    #[command(subcommand)]
+    Rules(RulesCommand),
     /// Print the tables of a Cassandra store, or make them
     #[command(after_help = SCHEMA_HELP)]
     Schema(SchemaArgs),
+}
+
+/// What is done with rules.
+#[derive(Debug, Subcommand)]
+pub enum RulesCommand {
+    /// Test rules on events that a file describes
+    #[command(after_help = RULES_TEST_HELP)]
+    Test(RulesTestArgs),
 }
 
 const RUN_HELP: &str = "\
@@ -98,6 +110,31 @@ pub struct TestAlertArgs {
     /// Its label `severity`; "page" pages, with deploy/alertmanager's routes
     #[arg(long, value_name = "TEXT", default_value = "test")]
     pub severity: String,
+}
+
+const RULES_TEST_HELP: &str = "\
+Examples:
+  flowvitals-aggregator rules test /etc/flowvitals/rules_test.toml
+      every [[test]] of the file: what nodes do, and which alerts must be on at which moment; for one
+      that fails what was expected, what came, and what was said when
+  flowvitals-aggregator rules test --verbose incident.toml
+      the same with what was said for those that pass too; `backtest --export incident.toml` writes
+      such a file of what Kafka holds
+
+deploy/config/rules_test.toml documents such a file.
+
+Exit codes: 0 all pass, 1 a test failed, 2 usage, 70 bug, 78 a file is wrong";
+
+/// Arguments of `rules test`.
+#[derive(Debug, Args)]
+pub struct RulesTestArgs {
+    /// Files of tests
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+
+    /// Say what was said for tests that pass too
+    #[arg(long, short)]
+    pub verbose: bool,
 }
 
 const SCHEMA_HELP: &str = "\
@@ -168,6 +205,9 @@ mod tests {
             "merge",
             "test-alert",
             "test-alert --config a.toml b.toml",
+            "rules",
+            "rules test",
+            "rules check a.toml",
         ] {
             let error = parse(line).expect_err(line);
             assert_eq!(error.exit_code(), i32::from(service::exit::USAGE), "{line}");
@@ -181,6 +221,7 @@ mod tests {
             "run --help",
             "check --help",
             "test-alert --help",
+            "rules test --help",
             "schema --help",
         ] {
             let help = parse(line).expect_err(line);

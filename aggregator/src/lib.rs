@@ -27,6 +27,8 @@ pub mod publish;
 pub mod test_alert;
 
 pub mod query;
+pub mod replay;
+pub mod rule_test;
 
 pub mod api;
 

@@ -3,9 +3,9 @@
 use std::io::{IsTerminal, stderr, stdout};
 use std::process::ExitCode;
 
-use aggregator::cli::{Cli, Command, RunArgs};
+use aggregator::cli::{Cli, Command, RulesCommand, RunArgs};
 use aggregator::config::Config;
-use aggregator::{check, daemon, schema, test_alert};
+use aggregator::{check, daemon, rule_test, schema, test_alert};
 use clap::Parser;
 use service::exit;
 use tracing_subscriber::EnvFilter;
@@ -19,6 +19,10 @@ fn main() -> ExitCode {
         Command::TestAlert(args) => {
             let (out, err) = (&mut stdout().lock(), &mut stderr().lock());
             test_alert::run(args, out, err).unwrap_or(exit::BUG)
+        }
+        Command::Rules(RulesCommand::Test(args)) => {
+            let (out, err) = (&mut stdout().lock(), &mut stderr().lock());
+            rule_test::run(args, out, err).unwrap_or(exit::BUG)
         }
         Command::Schema(args) => {
             schema::run(args, &mut stdout().lock(), &mut stderr().lock()).unwrap_or(exit::BUG)

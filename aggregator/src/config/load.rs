@@ -97,24 +97,26 @@ fn read_whole(mut section: Section<'_>, config: &mut Config, findings: &mut Find
         (config.alertmanager, config.places.alertmanager) =
             Alertmanager::read(alertmanager, findings);
     }
-    read_alerts(&mut section, config, findings);
+    config.alerts = alerts(&mut section, findings);
     section.refuse(findings, "forward", "is not built yet; remove it");
     section.end(findings, &["forward"]);
 }
 
-fn read_alerts(section: &mut Section<'_>, config: &mut Config, findings: &mut Findings) {
+/// All `[[alert]]` of a table.
+pub(crate) fn alerts(section: &mut Section<'_>, findings: &mut Findings) -> Vec<AlertRule> {
     let tables = section.tables(findings, "alert");
     if let Some(over) = tables.get(MAX_ALERTS) {
         let message = format!("there are {} rules", tables.len());
         let wrong = Wrong::new(message, format!("at most {MAX_ALERTS}"));
-        return findings.error(over.place(), "alert", wrong);
+        findings.error(over.place(), "alert", wrong);
+        return Vec::new();
     }
-    config.alerts = tables
+    let alerts: Vec<_> = tables
         .into_iter()
         .filter_map(|table| AlertRule::read(table, findings))
         .collect();
     let mut names: HashMap<&str, &AlertRule> = HashMap::new();
-    for rule in &config.alerts {
+    for rule in &alerts {
         let name = rule.rule.name.as_str();
         match names.get(name) {
             Some(first) => {
@@ -128,6 +130,7 @@ fn read_alerts(section: &mut Section<'_>, config: &mut Config, findings: &mut Fi
             None => drop(names.insert(name, rule)),
         }
     }
+    alerts
 }
 
 #[cfg(test)]

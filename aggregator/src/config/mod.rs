@@ -8,6 +8,7 @@
 
 mod http;
 mod load;
+mod options;
 mod rule;
 mod schedule;
 mod sections;
@@ -16,9 +17,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use http::{Http, Tls};
+pub(crate) use load::alerts;
 pub use load::read;
 pub use rule::{AlertRule, MIN_FLOWS, RulePlaces};
 pub use schedule::in_words as active_in_words;
+pub(crate) use schedule::time_ms;
 pub use sections::{Alertmanager, Kafka, Merge, Role, Store, StoreKind};
 use service::config::file;
 pub use service::config::{ConfigError, ConfigErrors, ConfigWarning, Place, Source, Wrong};

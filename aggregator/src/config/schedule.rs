@@ -23,7 +23,7 @@ pub(super) fn parse(text: &str) -> Result<Active, Wrong> {
             "`{text}` has no slash between beginning and length"
         ))
     })?;
-    let begin_ms = begin_ms(begin)
+    let begin_ms = time_ms(begin)
         .ok_or_else(|| wrong(format!("`{begin}` is not a time of RFC 3339 after 1970")))?;
     let length_ms = length_ms(length)
         .ok_or_else(|| wrong(format!("`{length}` is not a length of ISO 8601")))?;
@@ -36,8 +36,9 @@ pub(super) fn parse(text: &str) -> Result<Active, Wrong> {
     })
 }
 
-/// jiff also takes a blank for the T, hours without minutes and a zone in brackets: more than the option promises.
-fn begin_ms(text: &str) -> Option<u64> {
+/// A time of RFC 3339 with its zone, Unix ms. jiff also takes a blank for the T, hours without minutes and a zone in brackets: more
+/// than the options promise.
+pub(crate) fn time_ms(text: &str) -> Option<u64> {
     let is_rfc3339 = text.len() >= "2026-11-22T19:45:00Z".len()
         && text.get(10..11) == Some("T")
         && text

@@ -122,6 +122,7 @@ impl AlertRole {
                 }
                 _ = tick.tick() => self.tick(),
                 _ = look.tick() => self.look(),
+                () = self.publisher.reported() => self.publisher.tick(),
                 _ = &mut stop => break,
             }
             if self.is_quiet() {

@@ -18,11 +18,10 @@ use super::Site;
 use super::alert::{AlertRole, Parts};
 use super::outputs::Outputs;
 use super::store::{self, StoreRole, Storing};
-use crate::alert::{Engine, Rule, engine};
+use crate::alert::{Engine, Rule};
 use crate::api;
 use crate::config::{Config, Role};
 use crate::consume::{self, Consume, SettingsError, Tail};
-use crate::merge::LiveOptions;
 use crate::publish::Publisher;
 use crate::publish::records::Records;
 use crate::store::Target;
@@ -31,8 +30,6 @@ use crate::store::Target;
 const TICK: Duration = Duration::from_secs(1);
 /// A role that does nothing for so long hangs.
 const HANGS: Duration = Duration::from_secs(30);
-/// The least that is kept in memory, ms.
-const LEAST_HORIZON_MS: u64 = 120_000;
 
 /// Why the daemon ended: an exit status and its reason.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +75,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     }
     let settings =
         consume::Kafka::of(&config).map_err(|error| Failure::from(ConfigErrors::from(error)))?;
-    let options = live_options(&config);
+    let options = config.live_options();
     let roles = config.running();
     let (merges, stores) = (roles.contains(&Role::Alert), roles.contains(&Role::Store));
     let target = Target::of(&config).map_err(|error| Failure::from(ConfigErrors::from(error)))?;
@@ -154,9 +151,13 @@ impl Alerting {
         let (tail, said) = Tail::start(settings, topics::ALERT)?;
         let outputs = Outputs::start(config, site)?;
         let publisher = Publisher::new(Records::start(settings)?, outputs.list());
-        let horizon = Duration::from_millis(live_options(config).horizon_ms);
+        let horizon = Duration::from_millis(config.live_options().horizon_ms);
         let (consume, inputs) = Consume::start(settings, horizon)?;
-        let engine = Engine::new(config.site.as_str(), rules(config), engine_options(config));
+        let engine = Engine::new(
+            config.site.as_str(),
+            config.rules(),
+            config.engine_options(),
+        );
         let parts = Parts {
             site: Arc::clone(site),
             consume,
@@ -229,30 +230,6 @@ pub(super) fn bug(error: impl ToString) -> Failure {
     Failure::new(exit::BUG, error)
 }
 
-fn rules(config: &Config) -> Vec<Arc<Rule>> {
-    let rules = config.alerts.iter();
-    rules.map(|alert| Arc::new(alert.rule.clone())).collect()
-}
-
-fn live_options(config: &Config) -> LiveOptions {
-    let lateness_ms = u64::from(config.merge.lateness_ms);
-    let reach_ms = Engine::reach_ms(&rules(config)) + 2 * lateness_ms;
-    LiveOptions {
-        horizon_ms: reach_ms.max(LEAST_HORIZON_MS),
-        lateness_ms,
-        node_forget_after_ms: u64::from(config.merge.node_forget_after_s) * 1_000,
-        max_windows: config.merge.max_windows as usize,
-    }
-}
-
-fn engine_options(config: &Config) -> engine::Options {
-    engine::Options {
-        lateness_ms: config.merge.lateness_ms.into(),
-        node_forget_after_ms: u64::from(config.merge.node_forget_after_s) * 1_000,
-        ..engine::Options::default()
-    }
-}
-
 async fn listen(config: &Config) -> Result<TcpListener, Failure> {
     let address = config.http.listen;
     TcpListener::bind(address).await.map_err(|error| {
@@ -322,7 +299,7 @@ impl Life {
                         "reload: only rules are taken from the file; the rest takes effect with a restart"
                     );
                 }
-                let rules = rules(&config);
+                let rules = config.rules();
                 tracing::info!(rules = rules.len(), "rules reloaded");
                 self.config.alerts = config.alerts;
                 // The role is gone only when we are about to say so.

@@ -4,6 +4,7 @@
 //! Nobody waits for anybody: each output has a bound of its own, and counts what it drops.
 
 pub mod alertmanager;
+pub mod later;
 pub mod log;
 pub mod records;
 pub mod unconfirmed;
@@ -62,7 +63,7 @@ impl Publisher {
                 let key = said.record.key.to_string();
                 // Only numbers that are none could fail.
                 match serde_json::to_string(&said.record) {
-                    Ok(value) => self.records.put(topics::ALERT, None, key, Some(value)),
+                    Ok(value) => self.records.put_after_state(topics::ALERT, key, value),
                     Err(error) => tracing::error!(%error, key, "no record"),
                 }
                 self.outputs.iter().for_each(|output| output.say(&said));
@@ -80,9 +81,14 @@ impl Publisher {
         }
     }
 
-    /// To be called several times a second.
+    /// To be called several times a second, and when something [`reported`](Self::reported).
     pub fn tick(&mut self) {
         self.records.tick();
+    }
+
+    /// Ends when the brokers have said something of a record.
+    pub fn reported(&self) -> impl Future<Output = ()> + use<> {
+        self.records.reported()
     }
 
     /// Waits until the topics have all; how many records they have not. Blocks, `patience` at most.

@@ -1,10 +1,11 @@
 //! Records of compacted topics: alerts and states.
 //!
-//! Input: keys and JSON values. Output: records, each confirmed by the brokers, or counted. Errors go by their [`class`]: what can be tried again is, what
+//! Input: keys and JSON values. Output: records, each confirmed by the brokers, or counted; words of an alert after the state that they come from. Errors go by their [`class`]: what can be tried again is, what
 //! will never be taken is counted, a topic that is missing or forbidden is said and tried again, a producer that broke is replaced.
 //! Never waits but in [`Records::flush`]. Limits: [`super::unconfirmed`].
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,11 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientConfig, ClientContext};
 use service::delivery::{Class, class};
+use service::topics;
+use tokio::sync::Notify;
 use tracing::{debug, error, info, warn};
 
+use super::later::Later;
 use super::unconfirmed::{Id, Place, Reported, Unconfirmed};
 use crate::consume::{Kafka, SettingsError};
 
@@ -78,6 +82,7 @@ struct Report {
 
 struct Context {
     reports: Sender<Report>,
+    reported: Arc<Notify>,
     troubles: Sender<String>,
 }
 
@@ -114,6 +119,7 @@ impl ProducerContext for Context {
             life,
             result,
         });
+        self.reported.notify_one();
     }
 }
 
@@ -123,6 +129,9 @@ pub struct Records {
     producer: ThreadedProducer<Context>,
     life: u64,
     table: Unconfirmed,
+    /// Topic, key and value of records whose state is not confirmed yet.
+    later: Later<(&'static str, String, String)>,
+    reported: Arc<Notify>,
     reports: (Sender<Report>, Receiver<Report>),
     troubles: (Sender<String>, Receiver<String>),
     topics: BTreeMap<&'static str, Topic>,
@@ -141,8 +150,10 @@ impl Records {
     pub fn start(settings: &Kafka) -> Result<Self, SettingsError> {
         let config = settings.records()?;
         let (reports, troubles) = (channel(), channel());
+        let reported = Arc::<Notify>::default();
         let producer = config.create_with_context(Context {
             reports: reports.0.clone(),
+            reported: Arc::clone(&reported),
             troubles: troubles.0.clone(),
         })?;
         Ok(Self {
@@ -150,6 +161,8 @@ impl Records {
             producer,
             life: 1,
             table: Unconfirmed::default(),
+            later: Later::default(),
+            reported,
             reports,
             troubles,
             topics: BTreeMap::new(),
@@ -176,6 +189,42 @@ impl Records {
         if self.topic(topic).again.is_none() {
             self.send(&place);
         }
+    }
+
+    /// Sends a record of a key as soon as the state of the same key is confirmed, or has not been for too long. Never waits.
+    pub fn put_after_state(&mut self, topic: &'static str, key: String, value: String) {
+        self.hear();
+        let state = Place {
+            topic: topics::STATE,
+            key: key.clone(),
+        };
+        let now = Instant::now();
+        let word = (topic, key, value);
+        let at_once = match self.table.get(&state).is_some() || self.later.has(&state) {
+            true => self.later.put(state, word, now),
+            false => Some(word),
+        };
+        if let Some((topic, key, value)) = at_once {
+            self.put(topic, None, key, Some(value));
+        }
+    }
+
+    /// Sends what has waited for its state.
+    fn release(&mut self) {
+        if self.later.is_empty() {
+            return;
+        }
+        let table = &self.table;
+        let confirmed = |state: &Place| table.get(state).is_none();
+        for (topic, key, value) in self.later.release(Instant::now(), confirmed) {
+            self.put(topic, None, key, Some(value));
+        }
+    }
+
+    /// Ends when the brokers have said something of a record; what was said before counts.
+    pub fn reported(&self) -> impl Future<Output = ()> + use<> {
+        let reported = Arc::clone(&self.reported);
+        async move { reported.notified().await }
     }
 
     fn send(&mut self, place: &Place) {
@@ -248,6 +297,7 @@ impl Records {
     /// To be called several times a second.
     pub fn tick(&mut self) {
         self.hear();
+        self.release();
         let now = Instant::now();
         let due = |topic: &Topic| topic.again.is_some_and(|again| now >= again);
         if self.topics.values().any(due) {
@@ -261,7 +311,7 @@ impl Records {
                 }
             }
         }
-        self.since = match self.table.is_empty() {
+        self.since = match self.table.is_empty() && self.later.is_empty() {
             true => None,
             false => self.since.or(Some(now)),
         };
@@ -270,6 +320,7 @@ impl Records {
     fn renew(&mut self) {
         let context = Context {
             reports: self.reports.0.clone(),
+            reported: Arc::clone(&self.reported),
             troubles: self.troubles.0.clone(),
         };
         match self.config.create_with_context(context) {
@@ -292,6 +343,18 @@ impl Records {
 
     /// Waits until all is confirmed, `patience` at most; how many records are not.
     pub fn flush(&mut self, patience: Duration) -> usize {
+        let end = Instant::now() + patience;
+        if !self.later.is_empty() {
+            self.send_all(patience / 2);
+            for (topic, key, value) in self.later.release_all() {
+                self.put(topic, None, key, Some(value));
+            }
+        }
+        self.send_all(end.saturating_duration_since(Instant::now()));
+        self.table.len()
+    }
+
+    fn send_all(&mut self, patience: Duration) {
         for place in self.table.waiting() {
             self.send(&place);
         }
@@ -299,7 +362,6 @@ impl Records {
             debug!(%error, "records are left behind");
         }
         self.hear();
-        self.table.len()
     }
 
     fn topic(&mut self, topic: &'static str) -> &mut Topic {
@@ -318,7 +380,7 @@ impl Records {
         let fates = self.topics.iter();
         Status {
             fates: fates.map(|(name, topic)| (*name, topic.fates)).collect(),
-            unconfirmed: self.table.len(),
+            unconfirmed: self.table.len() + self.later.len(),
             trouble: held.or_else(|| stale.then(unconfirmed)),
         }
     }

@@ -18,10 +18,10 @@ use crate::writer::{Writer, now_ms};
 use crate::{broker_with_topics, declared, log};
 
 const NODES: [&str; 3] = ["edge-1", "edge-2", "edge-3"];
-const STREAM: &str = "sport-1";
-const KEY: &str = "loss|ams1|sport-1";
+pub const STREAM: &str = "sport-1";
+pub const KEY: &str = "loss|ams1|sport-1";
 /// Retransmits of a group of 100 segments.
-const HIGH: u64 = 5;
+pub const HIGH: u64 = 5;
 
 pub const RULE: &str = r#"
 [[alert]]
@@ -36,7 +36,7 @@ clear_for_s = 2
 "#;
 
 /// What three nodes do, until it is dropped.
-struct Feed {
+pub struct Feed {
     windows: Arc<AtomicU64>,
     pulses: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
@@ -44,7 +44,7 @@ struct Feed {
 }
 
 impl Feed {
-    fn start(brokers: &str) -> Self {
+    pub fn start(brokers: &str) -> Self {
         let (windows, pulses, stop) = (Arc::default(), Arc::default(), Arc::default());
         let writer = Writer::new(brokers);
         let (retrans, more, ends) = (Arc::clone(&windows), Arc::clone(&pulses), Arc::clone(&stop));
@@ -57,7 +57,7 @@ impl Feed {
         }
     }
 
-    fn lose(&self, retrans: u64) {
+    pub fn lose(&self, retrans: u64) {
         self.windows.store(retrans, Ordering::Relaxed);
     }
 }
@@ -167,7 +167,7 @@ fn write_second(writer: &Writer, start_ms: u64, number: u64, retrans: u64) {
 }
 
 /// All values of the alert topic of one kind.
-fn said(brokers: &str, kind: &str) -> Vec<Value> {
+pub fn said(brokers: &str, kind: &str) -> Vec<Value> {
     let values = words(brokers, KEY).into_iter();
     values.filter(|value| value["kind"] == kind).collect()
 }
@@ -192,11 +192,11 @@ pub fn alerts(daemon: &Daemon, query: &str) -> Vec<Value> {
     answer["alerts"].as_array().cloned().unwrap_or_default()
 }
 
-fn is_up(daemon: &Daemon) -> bool {
+pub fn is_up(daemon: &Daemon) -> bool {
     daemon.get("/healthz").is_some()
 }
 
-fn has(daemon: &Daemon, state: &str) -> bool {
+pub fn has(daemon: &Daemon, state: &str) -> bool {
     let metrics = daemon.get("/metrics").unwrap_or_default();
     metrics.contains(&format!(
         "flowvitals_aggregator_alerts{{state=\"{state}\"}} 1"
@@ -308,7 +308,7 @@ fn a_change_in_the_pulses_is_suspected() {
 
 /// The member that owns the stream, and the other one: as soon as both have said the same for some seconds, since what they say may
 /// be a second old.
-fn owner(first: Daemon, second: Daemon, state: &str) -> (Daemon, Daemon) {
+pub fn owner(first: Daemon, second: Daemon, state: &str) -> (Daemon, Daemon) {
     const SAME: usize = 40;
     let (mut same, mut last) = (0, (false, false));
     first.wait_for("one of two owns the stream", || {

@@ -11,6 +11,7 @@ mod kills;
 mod member;
 mod nodes;
 mod owner;
+mod owners;
 mod paused;
 mod play;
 mod produced;

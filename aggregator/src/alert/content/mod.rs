@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use self::words::annotations;
+pub(crate) use self::words::number;
 use super::episode::Notice;
 use super::evidence::{Evidence, NodeShare};
 use super::rfc3339::utc;

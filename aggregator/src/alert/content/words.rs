@@ -235,7 +235,8 @@ fn part(some: u64, all: u64) -> Option<f64> {
     (all > 0).then(|| some as f64 / all as f64)
 }
 
-fn number(metric: RuleMetric, value: f64) -> String {
+/// A share in percent, a total in whole numbers.
+pub(crate) fn number(metric: RuleMetric, value: f64) -> String {
     match metric.is_share() {
         true => share(value),
         false => format!("{value:.0}"),
