@@ -135,11 +135,11 @@ Exit codes: 0 done, 2 usage, 69 the brokers do not answer or a topic is missing,
 /// Arguments of `backtest`.
 #[derive(Debug, Args)]
 pub struct BacktestArgs {
-    /// The file whose [[alert]] are tried
+    /// The file whose alert rules are tried
     #[arg(long, value_name = "FILE")]
     pub rules: PathBuf,
 
-    /// The configuration with site, [kafka] and [merge], if the rules' file has none
+    /// The configuration with site, kafka and merge, if the rules' file has none
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 

@@ -121,8 +121,14 @@ impl AlertRole {
                     self.engine.reload(rules, &self.site.live(), unix_ms());
                 }
                 _ = tick.tick() => self.tick(),
-                _ = look.tick() => self.look(),
-                () = self.publisher.reported() => self.publisher.tick(),
+                _ = look.tick() => {
+                    self.is_quiet();
+                    self.look();
+                }
+                () = self.publisher.reported() => {
+                    self.is_quiet();
+                    self.publisher.tick();
+                }
                 _ = &mut stop => break,
             }
             if self.is_quiet() {
@@ -139,6 +145,7 @@ impl AlertRole {
         if now - self.turned > AWAY {
             tracing::warn!("was away for {} s", (now - self.turned).as_secs());
             self.quiet_until = now + QUIET;
+            self.publisher.drop_words();
         }
         self.turned = now;
         now < self.quiet_until

@@ -86,6 +86,11 @@ impl Publisher {
         self.records.tick();
     }
 
+    /// Drops words that wait for their state: another owner may have taken over.
+    pub fn drop_words(&mut self) {
+        self.records.drop_words();
+    }
+
     /// Ends when the brokers have said something of a record.
     pub fn reported(&self) -> impl Future<Output = ()> + use<> {
         self.records.reported()

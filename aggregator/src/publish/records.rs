@@ -37,7 +37,7 @@ pub struct Fates {
     pub delivered: u64,
     /// Refused by the brokers, for good or for now; what is for now is sent again.
     pub failed: u64,
-    /// Refused here for want of room.
+    /// Refused here for want of room, or dropped because another owner may have taken over.
     pub dropped: u64,
 }
 
@@ -218,6 +218,15 @@ impl Records {
         let confirmed = |state: &Place| table.get(state).is_none();
         for (topic, key, value) in self.later.release(Instant::now(), confirmed) {
             self.put(topic, None, key, Some(value));
+        }
+    }
+
+    /// Drops what waits for its state, and counts it: who may have a successor says nothing of what was before. What is on is said
+    /// again anyway, by whoever owns it.
+    pub fn drop_words(&mut self) {
+        let dropped = self.later.release_all();
+        for (topic, ..) in dropped {
+            self.topic(topic).fates.dropped += 1;
         }
     }
 
