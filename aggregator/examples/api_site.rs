@@ -36,7 +36,9 @@ async fn main() -> std::io::Result<()> {
     site.note_window_partitions(1);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    tokio::spawn(report(Arc::clone(&site)));
+    // Whoever reads the address finds the history.
+    let next_s = play(&site, now_s() - HISTORY_S);
+    tokio::spawn(report(Arc::clone(&site), next_s));
     println!("http://{address}");
     std::io::stdout().flush()?;
     api::serve(listener, site, async {
@@ -48,16 +50,21 @@ async fn main() -> std::io::Result<()> {
 }
 
 /// Plays the nodes in real time.
-async fn report(site: Arc<Site>) {
-    let mut next_s = now_s() - HISTORY_S;
+async fn report(site: Arc<Site>, mut next_s: u64) {
     let mut tick = tokio::time::interval(Duration::from_millis(100));
     loop {
         tick.tick().await;
-        while next_s < now_s() {
-            fixture::play(&site, next_s * 1_000);
-            next_s += 1;
-        }
+        next_s = play(&site, next_s);
     }
+}
+
+/// Plays all whole seconds from this one on; the one that comes next.
+fn play(site: &Site, from_s: u64) -> u64 {
+    let next_s = now_s().max(from_s);
+    for second in from_s..next_s {
+        fixture::play(site, second * 1_000);
+    }
+    next_s
 }
 
 fn now_s() -> u64 {
