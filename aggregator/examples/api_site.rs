@@ -1,9 +1,11 @@
-//! The real HTTP interface over a site of two nodes that report every second, for programs that try it: `cargo xtask api`.
+//! The real HTTP interface over a site of two nodes that report every second, with a store, for programs that try it: `cargo xtask api`.
 //!
 //! Says on standard output where it answers, and ends when its standard input does.
 
 #[path = "../tests/fixture/site.rs"]
 mod fixture;
+#[path = "../tests/fixture/stored.rs"]
+mod stored;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -12,14 +14,26 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use aggregator::api;
 use aggregator::daemon::Site;
 use aggregator::merge::LiveOptions;
+use aggregator::store::Embedded;
 use tokio::net::TcpListener;
 
+/// Who listens is not to wait for the end.
+const LISTENED: Duration = Duration::from_millis(20);
+/// So much is in the store.
+const STORED_MS: u64 = 1_200_000;
 /// Seconds of history at the start.
 const HISTORY_S: u64 = 60;
 
 #[tokio::main]
 async fn main() -> std::io::Result<()> {
-    let site = Arc::new(Site::new("ams1", LiveOptions::default()));
+    let site = Site::new("ams1", LiveOptions::default()).listened(LISTENED);
+    let folder = tempfile::tempdir()?;
+    let store = Embedded::open(folder.path()).map_err(std::io::Error::other)?;
+    let now_ms = now_s() * 1_000;
+    stored::fill(&store, now_ms - STORED_MS..now_ms, now_ms - STORED_MS / 2).await;
+    stored::fill_alerts(&store, now_ms).await;
+    let site = Arc::new(site.with_store(Some(Arc::new(store))));
+    site.note_window_partitions(1);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     tokio::spawn(report(Arc::clone(&site)));

@@ -37,6 +37,10 @@ pub enum Command {
     #[command(name = "test-alert", after_help = TEST_ALERT_HELP)]
     TestAlert(TestAlertArgs),
 
+    /// Say which alerts rules would have raised on what Kafka still holds
+    #[command(after_help = BACKTEST_HELP)]
+    Backtest(BacktestArgs),
+
     /// What has to do with rules of alerts
     #[command(subcommand)]
     Rules(RulesCommand),
@@ -110,6 +114,54 @@ pub struct TestAlertArgs {
     /// Its label `severity`; "page" pages, with deploy/alertmanager's routes
     #[arg(long, value_name = "TEXT", default_value = "test")]
     pub severity: String,
+}
+
+const BACKTEST_HELP: &str = "\
+Examples:
+  flowvitals-aggregator backtest --rules /etc/flowvitals/aggregator.toml --from 2h
+      the rules in force, on the last two hours: when each alert went on and for how long, its estimate
+      and peak, and whether the running daemons said the same
+  flowvitals-aggregator backtest --rules new.toml --config /etc/flowvitals/aggregator.toml \\
+        --from 2026-11-22T19:45:00Z --to 2026-11-22T22:45:00Z --stream 'sport-*'
+      other rules, the [[alert]] of new.toml, on one evening
+  … --export incident.toml
+      writes what was read as a test for `rules test`
+
+Reading begins 15 minutes before --from, so that levels are learned. Nothing is written to Kafka, no group
+is joined. An episode is known by rule and stream; of older ones the alert topic may have nothing left.
+
+Exit codes: 0 done, 2 usage, 69 the brokers do not answer or a topic is missing, 70 bug, 78 a file is wrong";
+
+/// Arguments of `backtest`.
+#[derive(Debug, Args)]
+pub struct BacktestArgs {
+    /// The file whose [[alert]] are tried
+    #[arg(long, value_name = "FILE")]
+    pub rules: PathBuf,
+
+    /// The configuration with site, [kafka] and [merge], if the rules' file has none
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// First moment: a time of RFC 3339, or how long ago (2h); default: all that Kafka holds
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<String>,
+
+    /// Last moment, likewise; default: now
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<String>,
+
+    /// Only streams that a glob takes; may be given several times
+    #[arg(long, value_name = "GLOB")]
+    pub stream: Vec<String>,
+
+    /// Write what was read as a test for `rules test`: this file, and the events beside it
+    #[arg(long, value_name = "FILE.toml")]
+    pub export: Option<PathBuf>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 const RULES_TEST_HELP: &str = "\
@@ -205,6 +257,8 @@ mod tests {
             "merge",
             "test-alert",
             "test-alert --config a.toml b.toml",
+            "backtest",
+            "backtest --config a.toml",
             "rules",
             "rules test",
             "rules check a.toml",
@@ -222,6 +276,7 @@ mod tests {
             "check --help",
             "test-alert --help",
             "rules test --help",
+            "backtest --help",
             "schema --help",
         ] {
             let help = parse(line).expect_err(line);

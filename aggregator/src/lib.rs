@@ -28,7 +28,10 @@ pub mod test_alert;
 
 pub mod query;
 pub mod replay;
+
 pub mod rule_test;
+
+pub mod backtest;
 
 pub mod api;
 

@@ -1,7 +1,7 @@
 //! What the sampler costs, measured on this machine. Each bench prints a table; none asserts.
 //!
 //! `cargo xtask bench` runs all, `cargo xtask bench NAME` one. Needs root and BPF, but for `stage`,
-//! `event`, `scaling` and `rebalance`; those with Kafka need Java and Maven. One file per budget; what they share comes first.
+//! `event`, `merge`, `scaling` and `rebalance`; those with Kafka need Java and Maven. One file per budget; what they share comes first.
 
 mod cgroup;
 mod daemons;
@@ -21,6 +21,7 @@ mod connections;
 mod daemon;
 mod event;
 mod live;
+mod merge;
 mod onset;
 mod program;
 mod rebalance;
@@ -50,6 +51,8 @@ enum Bench {
     Stage,
     /// Events: encoding, decoding, bytes.
     Event,
+    /// The merge on one core, decoding included, and its memory.
+    Merge,
     /// Windows through Kafka with 1, 2 and 4 members; live data beside a backlog.
     Scaling,
     /// What a join, a leave and a death of a member cost, by protocol of the group.
@@ -74,6 +77,7 @@ impl Bench {
             Self::Daemon => daemon::run(),
             Self::Stage => stage::run(),
             Self::Event => event::run(),
+            Self::Merge => merge::run(),
             Self::Scaling => scaling::run(),
             Self::Rebalance => rebalance::run(),
             Self::Onset => onset::onset(),
@@ -97,6 +101,9 @@ impl Bench {
             }
             Self::Stage => "none of its own; part of the daemon's CPU time",
             Self::Event => "at most 640 bytes a window with 100 flows, 128 a pulse",
+            Self::Merge => {
+                "at least 200,000 windows a second and core, decoding included; memory stated and bounded"
+            }
             Self::Scaling => {
                 "200,000 windows a second and core, decoded; live data at most 2 s late beside a backlog of 10 minutes"
             }

@@ -9,8 +9,8 @@ use aggregator::alert::Design;
 use super::Setting;
 use super::day::DAY_MS;
 use super::delays::{self, Delays, Found};
-use super::streams::{Stream, streams};
-use super::world::{Cause, World};
+use super::streams::Stream;
+use super::world::{Cause, Outcome, World};
 
 /// What days brought: suspicions without and with a cause, stretches of agreement, wrong and right pages.
 type Counts = [usize; 5];
@@ -44,26 +44,35 @@ fn on_threads<W: Sync, R: Send>(work: &[W], jobs: usize, run: impl Fn(&W) -> R +
     })
 }
 
-fn day(setting: Setting) -> Counts {
-    let mut world = World::new(setting, &[Design::default()], 0);
+fn day(setting: Setting, designs: &[Design]) -> Vec<Counts> {
+    let mut world = World::new(setting, designs, 0);
     world.run(DAY_MS);
-    let mut counts = [0; 5];
-    for outcome in world.watchers.iter().map(|watcher| &watcher.outcome) {
-        let chance = |(_, cause): &&(u64, Cause)| *cause == Cause::None;
-        counts[0] += outcome.suspects.iter().filter(chance).count();
-        counts[1] += outcome.suspects.len() - counts[0];
-        let far = |pair: &[u64]| pair[1].saturating_sub(pair[0]) > 5_000;
-        let agreements = &outcome.agreements_ms;
-        counts[2] += usize::from(!agreements.is_empty());
-        counts[2] += agreements.windows(2).filter(|pair| far(pair)).count();
-        counts[3] += outcome.pages_ms.len().saturating_sub(outcome.right);
-        counts[4] += outcome.right;
-    }
-    counts
+    world.watchers.iter().map(|w| counts(&w.outcome)).collect()
+}
+
+fn counts(outcome: &Outcome) -> Counts {
+    let chance = |(_, cause): &&(u64, Cause)| *cause == Cause::None;
+    let by_chance = outcome.suspects.iter().filter(chance).count();
+    let far = |pair: &[u64]| pair[1].saturating_sub(pair[0]) > 5_000;
+    let agreements = &outcome.agreements_ms;
+    let first = usize::from(!agreements.is_empty());
+    [
+        by_chance,
+        outcome.suspects.len() - by_chance,
+        first + agreements.windows(2).filter(|pair| far(pair)).count(),
+        outcome.pages_ms.len().saturating_sub(outcome.right),
+        outcome.right,
+    ]
 }
 
 /// How often it cries wolf.
-pub fn days(of_the_commonest: u64, seed: u64, jobs: usize) {
+pub fn days(
+    streams: &[(usize, Stream)],
+    of_the_commonest: u64,
+    seed: u64,
+    jobs: usize,
+    designs: &[Design],
+) {
     if of_the_commonest == 0 {
         return;
     }
@@ -74,30 +83,31 @@ pub fn days(of_the_commonest: u64, seed: u64, jobs: usize) {
         "{:<36} {:>6} {:>9} {:>7} {:>7} {:>12} {:>12}",
         "stream", "days", "nothing", "brief", "agreed", "wrong pages", "right pages"
     );
-    let mut all = (0, [0; 5]);
-    for (kind, stream) in streams().into_iter().enumerate() {
+    let mut all = vec![(0, [0; 5]); designs.len()];
+    for (kind, stream) in streams {
         let days = (of_the_commonest * stream.part).div_ceil(100);
-        let begin = seed + 10_000 * kind as u64;
+        let begin = seed + 10_000 * *kind as u64;
         let seeds: Vec<_> = (begin..begin + days).collect();
         let setting = stream.setting;
         let results = on_threads(&seeds, jobs, |seed| {
-            day(Setting {
-                seed: *seed,
-                ..setting
-            })
+            let seed = *seed;
+            day(Setting { seed, ..setting }, designs)
         });
         if results.is_empty() {
             continue;
         }
-        let mut sums = [0; 5];
-        for counts in &results {
-            (0..5).for_each(|place| sums[place] += counts[place]);
+        for (place, all) in all.iter_mut().enumerate() {
+            let mut sums = [0; 5];
+            for counts in &results {
+                (0..5).for_each(|of| sums[of] += counts[place][of]);
+            }
+            row(stream.name, results.len(), sums);
+            all.0 += results.len();
+            (0..5).for_each(|of| all.1[of] += sums[of]);
         }
-        row(stream.name, results.len(), sums);
-        all.0 += results.len();
-        (0..5).for_each(|place| all.1[place] += sums[place]);
     }
-    row("all", all.0, all.1);
+    all.into_iter()
+        .for_each(|(days, sums)| row("all", days, sums));
 }
 
 fn row(name: &str, days: usize, sums: Counts) {
@@ -113,20 +123,28 @@ fn row(name: &str, days: usize, sums: Counts) {
 }
 
 /// How soon it sees a change.
-pub fn delays(trials: usize, seed: u64, jobs: usize) {
+pub fn delays(
+    streams: &[(usize, Stream)],
+    trials: usize,
+    seed: u64,
+    jobs: usize,
+    designs: &[Design],
+) {
     if trials == 0 {
         return;
     }
-    let kinds = streams();
-    let results = on_threads(&kinds, jobs, |stream| of_changes(stream, trials, seed));
+    let results = on_threads(streams, jobs, |(_, stream)| {
+        of_changes(stream, trials, seed, designs)
+    });
     println!(
-        "\nloss x 3; ms from the change to the end of the deciding pulse (page: until it is said); {trials} changes each"
+        "\nloss x 3; ms from the change to the arrival of the deciding pulse (page: until it is said); {trials} changes each"
     );
     println!(
         "{:<36} {:<22} {:<18} {:<18} suspected before",
         "stream", "suspected p50/p90/p99", "agreed p50/p99", "page p50/p99"
     );
-    for (stream, found) in kinds.iter().zip(&results) {
+    let all = streams.iter().map(|(_, stream)| stream).zip(&results);
+    for (stream, found) in all.flat_map(|(stream, all)| all.iter().map(move |f| (stream, f))) {
         println!(
             "{:<36} {:<22} {:<18} {:<18} {}",
             stream.name,
@@ -138,14 +156,13 @@ pub fn delays(trials: usize, seed: u64, jobs: usize) {
     }
 }
 
-fn of_changes(stream: &Stream, trials: usize, seed: u64) -> Found {
+fn of_changes(stream: &Stream, trials: usize, seed: u64, designs: &[Design]) -> Vec<Found> {
     let setting = Setting {
         seed,
         day: false,
         ..stream.setting
     };
-    let found = delays::delays(setting, &[Design::default()], 3.0, trials);
-    found.into_iter().next().unwrap_or_default()
+    delays::delays(setting, designs, 3.0, trials)
 }
 
 fn quantiles(delays: &Delays, which: &[f64]) -> String {

@@ -13,8 +13,15 @@ pub struct Stream {
     pub setting: Setting,
 }
 
+/// Kinds whose names have something in them, with their numbers.
+pub fn named(part: &str) -> Vec<(usize, Stream)> {
+    let all = streams().into_iter().enumerate();
+    all.filter(|(_, stream)| stream.name.contains(part))
+        .collect()
+}
+
 /// All kinds. Those with more than 100 flows show that more is easier; those with fewer that there is no alarm from next to nothing.
-pub fn streams() -> Vec<Stream> {
+fn streams() -> Vec<Stream> {
     let usual = Setting::default();
     let stream = |name, part, setting| Stream {
         name,
@@ -96,8 +103,16 @@ pub fn streams() -> Vec<Stream> {
             "one node 0.8 s late, 5 % lost",
             20,
             Setting {
-                clock_ms: -800,
+                late_ms: 800,
                 lost: 0.05,
+                ..usual
+            },
+        ),
+        stream(
+            "one node's clock 0.8 s behind",
+            20,
+            Setting {
+                clock_ms: -800,
                 ..usual
             },
         ),
@@ -124,6 +139,34 @@ pub fn streams() -> Vec<Stream> {
             0,
             Setting {
                 ratio: 0.01,
+                ..usual
+            },
+        ),
+        stream(
+            "one bad node of 2",
+            0,
+            Setting {
+                bad_nodes: 1,
+                ..usual
+            },
+        ),
+        stream(
+            "one bad node of 5 (300 flows)",
+            0,
+            Setting {
+                nodes: 5,
+                flows: 300.0,
+                bad_nodes: 1,
+                ..usual
+            },
+        ),
+        stream(
+            "one bad node of 20 (1,000 flows)",
+            0,
+            Setting {
+                nodes: 20,
+                flows: 1_000.0,
+                bad_nodes: 1,
                 ..usual
             },
         ),

@@ -3,6 +3,8 @@
 //! Input: a setting with its seed, and the designs to hold against each other. Output: for each of them when it suspected, when nodes agreed,
 //! when the alert went out. Nothing in a day is an incident but what is named in [`Cause`].
 
+use std::collections::VecDeque;
+
 use aggregator::alert::{
     Change, Design, Episode, Key, Kind, Observation, Rule, RuleMetric, StreamDetector,
 };
@@ -39,6 +41,10 @@ pub struct Setting {
     pub pulse_ms: u64,
     /// The first node's clock is ahead of the true time, ms.
     pub clock_ms: i64,
+    /// The first node's pulses arrive later than the others', ms.
+    pub late_ms: u64,
+    /// A change touches so many nodes, the first ones; 0: all.
+    pub bad_nodes: usize,
     /// Part of the pulses that never arrive.
     pub lost: f64,
     /// Seed of the random numbers.
@@ -59,9 +65,18 @@ impl Default for Setting {
             sampling_rate: 0.1,
             pulse_ms: 100,
             clock_ms: 0,
+            late_ms: 0,
+            bad_nodes: 0,
             lost: 0.001,
             seed: 1,
         }
+    }
+}
+
+impl Setting {
+    /// Whether a change touches a node.
+    const fn is_bad(&self, number: usize) -> bool {
+        self.bad_nodes == 0 || number < self.bad_nodes
     }
 }
 
@@ -79,7 +94,7 @@ pub enum Cause {
 /// What came of it.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// Suspicions: end of the deciding pulse by the node's clock, ms, and cause.
+    /// Suspicions: when the deciding pulse was there, true time, ms, and cause.
     pub suspects: Vec<(u64, Cause)>,
     /// When nodes agreed, ms.
     pub agreements_ms: Vec<u64>,
@@ -130,6 +145,8 @@ pub struct World {
     rule: Rule,
     /// Retransmits in the mean, and segments, of the last seconds.
     truth: [[f64; 2]; 10],
+    /// Pulses on their way, and when they are there.
+    late: VecDeque<(u64, StreamPulse)>,
     /// Who looks on.
     pub watchers: Vec<Watcher>,
 }
@@ -186,6 +203,7 @@ impl World {
             now_ms,
             rule,
             truth: [[0.0; 2]; 10],
+            late: VecDeque::new(),
             watchers: watchers.collect(),
         }
     }
@@ -215,10 +233,10 @@ impl World {
             1.0
         };
         let rush = setting.day && (KICK_OFF_MS..KICK_OFF_MS + RUSH_MS).contains(&day_ms);
-        let times = 1.0 + part * (self.times - 1.0);
-        let times = if rush { setting.rush * times } else { times };
+        let change = 1.0 + part * (self.times - 1.0);
         let level = self.slow_factor * day::tide_of_loss(load);
-        let times = times * self.fast.step(&mut self.random);
+        let rush = if rush { setting.rush } else { 1.0 };
+        let usual = rush * self.fast.step(&mut self.random);
         let serving = |node: &Node| {
             if setting.day {
                 node.serving(day_ms)
@@ -229,6 +247,12 @@ impl World {
         let all: f64 = self.nodes.iter().map(serving).sum();
         let (cause, above) = (self.cause(day_ms), self.is_above());
         let second = (now_ms / 1_000 % 10) as usize;
+        let at_ms = now_ms + setting.pulse_ms;
+        while let Some((_, pulse)) = self.late.pop_front_if(|(due_ms, _)| *due_ms <= at_ms) {
+            for watcher in &mut self.watchers {
+                watcher.take(&pulse, cause, &self.rule, at_ms, above);
+            }
+        }
         // They do not come in the same order every time.
         let first = (now_ms / setting.pulse_ms) as usize;
         for index in 0..self.nodes.len() {
@@ -239,14 +263,22 @@ impl World {
                 flows: load * setting.flows / (setting.fetching + 0.17) * serving(node)
                     / all.max(0.01),
                 level,
-                times,
+                times: if setting.is_bad(index) {
+                    usual * change
+                } else {
+                    usual
+                },
             };
+            let (late, late_ms) = (&mut self.late, if index == 0 { setting.late_ms } else { 0 });
             let (sums, watchers) = (&mut self.sums[index].ring[second], &mut self.watchers);
             let rule = &self.rule;
             node.pulse(&setting, &moment, &mut self.random, |pulse, x| {
                 sums[pulse.rate_epoch as usize].add(pulse, x);
+                if late_ms > 0 {
+                    return late.push_back((at_ms + late_ms, pulse.clone()));
+                }
                 for watcher in watchers.iter_mut() {
-                    watcher.take(pulse, cause, rule, now_ms + setting.pulse_ms + 50, above);
+                    watcher.take(pulse, cause, rule, at_ms, above);
                 }
             });
             let truth = self.nodes[index].truth();
@@ -349,13 +381,14 @@ impl Sums {
 }
 
 impl Watcher {
-    fn take(&mut self, pulse: &StreamPulse, cause: Cause, rule: &Rule, now_ms: u64, above: bool) {
+    /// Takes in a pulse that is there at `at_ms`; an alert goes out a little later.
+    fn take(&mut self, pulse: &StreamPulse, cause: Cause, rule: &Rule, at_ms: u64, above: bool) {
         for change in self.detector.take(pulse) {
             match change {
-                Change::Began(found) => self.outcome.suspects.push((found.at_ms, cause)),
+                Change::Began(_) => self.outcome.suspects.push((at_ms, cause)),
                 Change::Agreed(found) => {
-                    self.outcome.agreements_ms.push(found.suspicion.at_ms);
-                    let fired = self.episode.agree(rule, &found, now_ms);
+                    self.outcome.agreements_ms.push(at_ms);
+                    let fired = self.episode.agree(rule, &found, at_ms + 50);
                     let said = fired.map(|fired| fired.said_ms);
                     self.outcome.right += usize::from(said.is_some() && above);
                     self.outcome.pages_ms.extend(said);

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 use super::observe;
 use super::rule::{Rule, RuleMetric};
+use super::suspect::NodeView;
 use crate::merge::Live;
 
 /// Nodes that are named.
@@ -143,6 +144,19 @@ impl Evidence {
                 all: part.all,
             })
             .collect();
+    }
+
+    /// Takes what the pulses say of the nodes for what the windows say: those do not hold it yet.
+    pub fn see_nodes(&mut self, views: &[NodeView]) {
+        self.nodes_with_data = views.len() as u64;
+        self.nodes_touched = views.iter().filter(|view| view.touched).count() as u64;
+        let worst = views.iter().take(WORST).map(|view| NodeShare {
+            node: view.node.clone(),
+            value: Some(view.ratio),
+            some: view.retrans as u64,
+            all: view.sent as u64,
+        });
+        self.worst = worst.collect();
     }
 
     /// Names nodes of which nothing is known.

@@ -36,4 +36,4 @@ pub use evidence::{Evidence, NodeShare};
 pub use nodata::NoData;
 pub use rfc3339::utc;
 pub use rule::{Active, Key, Rule, RuleMetric, Verdict};
-pub use suspect::{Agreement, Change, Design, StreamDetector, Suspicion};
+pub use suspect::{Agreement, Change, Design, NodeView, StreamDetector, Suspicion};

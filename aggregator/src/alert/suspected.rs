@@ -26,8 +26,11 @@ pub struct Suspect {
     pub baseline: f64,
     /// Sampled flows with data, at least.
     pub flows_active: u64,
-    /// Nodes that see it by themselves; 0: it is not known that any does.
+    /// Nodes that see it by themselves. One: the others may be well.
     pub nodes: u32,
+    /// Nodes heard of in the last seconds.
+    #[serde(default)]
+    pub nodes_present: u32,
     /// When it was said last, Unix ms.
     pub said_ms: u64,
 }
@@ -44,7 +47,8 @@ impl Suspect {
             high: found.high,
             baseline: found.baseline,
             flows_active: found.flows_active,
-            nodes: 0,
+            nodes: found.nodes,
+            nodes_present: found.nodes_present,
             said_ms: now_ms,
         }
     }
@@ -58,6 +62,7 @@ impl Suspect {
     pub const fn go_on(&mut self, found: &Suspicion) {
         (self.ratio, self.low, self.high) = (found.ratio, found.low, found.high);
         (self.baseline, self.flows_active) = (found.baseline, found.flows_active);
+        (self.nodes, self.nodes_present) = (found.nodes, found.nodes_present);
     }
 
     /// Whether it is to be said again.

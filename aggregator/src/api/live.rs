@@ -1,7 +1,8 @@
 //! `/api/v1/live`: server-sent events.
 //!
 //! `totals` once a second: what each stream of this member did in the last ten seconds. `alert`: records of the alert topic as they come,
-//! of all members. A client that does not keep up is dropped and counted; it may come again.
+//! of all members. A client that does not keep up is dropped and counted; it may come again. After an hour the answer ends, and event
+//! sources ask again by themselves.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream::{self, Stream};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{Instant, timeout_at};
 
 use super::query::{Asked, Nothing};
 use super::{ApiError, Refused};
@@ -21,7 +23,7 @@ use crate::daemon::{Site, Told};
     get,
     path = "/api/v1/live",
     tag = "alerts",
-    responses((status = 200, description = "Server-sent events: `totals` once a second, `alert` as they come.", content_type = "text/event-stream", body = String), Refused)
+    responses((status = 200, description = "Server-sent events: `totals` once a second, `alert` as they come; they end after an hour.", content_type = "text/event-stream", body = String), Refused)
 )]
 pub async fn live(
     State(site): State<Arc<Site>>,
@@ -29,23 +31,31 @@ pub async fn live(
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
     let told = site.boards().listen();
     let told = told.ok_or_else(|| ApiError::Unavailable("too many listen already".to_owned()))?;
-    let events = stream::unfold((told, site), |(told, site)| next(told, site));
+    let listener = Listener {
+        ends_at: Instant::now() + site.boards().listened_for(),
+        told,
+        site,
+    };
+    let events = stream::unfold(listener, next);
     Ok(Sse::new(events).keep_alive(KeepAlive::default()))
 }
 
-async fn next(
-    mut told: Receiver<Told>,
+struct Listener {
+    told: Receiver<Told>,
     site: Arc<Site>,
-) -> Option<(Result<Event, Infallible>, (Receiver<Told>, Arc<Site>))> {
-    match told.recv().await {
-        Ok(Told { name, json }) => {
+    ends_at: Instant,
+}
+
+async fn next(mut listener: Listener) -> Option<(Result<Event, Infallible>, Listener)> {
+    match timeout_at(listener.ends_at, listener.told.recv()).await {
+        Ok(Ok(Told { name, json })) => {
             let event = Event::default().event(name).data(&*json);
-            Some((Ok(event), (told, site)))
+            Some((Ok(event), listener))
         }
-        Err(RecvError::Lagged(_)) => {
-            site.boards().dropped_slow();
+        Ok(Err(RecvError::Lagged(_))) => {
+            listener.site.boards().dropped_slow();
             None
         }
-        Err(RecvError::Closed) => None,
+        Ok(Err(RecvError::Closed)) | Err(_) => None,
     }
 }

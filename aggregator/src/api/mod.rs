@@ -13,8 +13,9 @@
 //! | `/api/v1/live` | totals and alerts as they come: server-sent events |
 //!
 //! Every error is JSON `{"error": …}` with the status that fits: 400 what is not as the document says, 404 what is not there, 422
-//! what is right one by one but not together. Limits: spans inside the horizon, [`MAX_POINTS`] points, and [`Limits`] on connections,
-//! requests and times; whoever is turned away is counted. Who may ask is [`Access`]'s business:
+//! what is right one by one but not together. Answers come from memory, and from the store beyond it; each says which. Limits: spans
+//! that are kept ([`Plan`](crate::query::Plan)), [`MAX_POINTS`] points, and [`Limits`] on connections, requests and times; whoever is
+//! turned away is counted. Who may ask is [`Access`]'s business:
 //!
 //! ```text
 //! socket ──► server: connections, TLS ──► guard: sizes, access, requests, time ──► endpoint
@@ -32,6 +33,7 @@ mod error;
 mod guard;
 mod limits;
 mod live;
+mod lookup;
 mod parameter;
 mod query;
 mod server;

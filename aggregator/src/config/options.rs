@@ -26,6 +26,7 @@ impl Config {
             horizon_ms: reach_ms.max(LEAST_HORIZON_MS),
             lateness_ms,
             node_forget_after_ms: u64::from(self.merge.node_forget_after_s) * 1_000,
+            max_windows: self.merge.max_windows as usize,
         }
     }
 

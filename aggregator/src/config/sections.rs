@@ -14,6 +14,8 @@ use service::config::network::{is_host, is_host_and_port};
 use service::config::reader::{Parsed, Section, absolute_path, choice, text, whole};
 use toml::de::DeValue;
 
+use crate::merge::MAX_WINDOWS;
+
 /// What an aggregator does; every role has a consumer group of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -106,6 +108,8 @@ pub struct Merge {
     pub lateness_ms: u32,
     /// A node that was silent for so long is expected no more.
     pub node_forget_after_s: u32,
+    /// Windows of one node and stream that are held in memory at most.
+    pub max_windows: u32,
 }
 
 impl Default for Merge {
@@ -113,6 +117,7 @@ impl Default for Merge {
         Self {
             lateness_ms: 2_000,
             node_forget_after_s: 900,
+            max_windows: MAX_WINDOWS as u32,
         }
     }
 }
@@ -122,6 +127,7 @@ impl Merge {
         let default = Self::default();
         let lateness = u64::from(default.lateness_ms);
         let forget = u64::from(default.node_forget_after_s);
+        let windows = u64::from(default.max_windows);
         let read = Self {
             lateness_ms: section.or(findings, "lateness_ms", lateness, |value| {
                 whole(value, 100..=60_000)
@@ -129,6 +135,9 @@ impl Merge {
             // Three heartbeats of the longest window must fit, or a node that lives would be forgotten.
             node_forget_after_s: section.or(findings, "node_forget_after_s", forget, |value| {
                 whole(value, 30..=86_400)
+            }) as u32,
+            max_windows: section.or(findings, "max_windows", windows, |value| {
+                whole(value, 10_000..=1_000_000_000)
             }) as u32,
         };
         section.end(findings, &[]);

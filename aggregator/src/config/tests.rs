@@ -217,7 +217,10 @@ fn the_example_names_every_option() {
     let tables = [
         ("", vec!["site", "roles"]),
         ("[kafka]\n", vec!["brokers", "group_prefix", "properties"]),
-        ("[merge]\n", vec!["lateness_ms", "node_forget_after_s"]),
+        (
+            "[merge]\n",
+            vec!["lateness_ms", "node_forget_after_s", "max_windows"],
+        ),
         (
             "[store]\n",
             vec![

@@ -12,10 +12,12 @@ mod context;
 mod dead_letters;
 mod health;
 mod outbox;
+mod past;
 mod place;
 mod plan;
 mod reader;
 mod settings;
+mod span;
 mod tail;
 
 use std::sync::Arc;
@@ -36,8 +38,10 @@ pub use self::books::{Counts, ReaderStatus, Status};
 pub use self::commits::Committer;
 pub use self::dead_letters::{MOST_PER_S as DEAD_LETTERS_PER_S, TOPIC as DEAD_LETTERS_TOPIC};
 pub use self::health::State;
+pub use self::past::{Held, Past, PastError, PastRecord};
 pub use self::plan::{Begin, Extent, Places, Plan, Share};
 pub use self::settings::{Kafka, SettingsError};
+pub use self::span::{MOST_WINDOWS, Span, windows_of};
 pub use self::tail::{Tail, Tailed, partitions_of};
 
 /// Batches that wait for the owner: with 256 events of some 5 KiB each, 20 MiB.

@@ -65,6 +65,53 @@ pub(super) fn since<C: ConsumerContext>(
     Ok(place)
 }
 
+/// What a partition holds between two moments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stretch {
+    /// The partition.
+    pub(super) partition: Partition,
+    /// The first record.
+    pub(super) begin: i64,
+    /// The first one after it.
+    pub(super) end: i64,
+    /// Nothing older is left.
+    pub(super) oldest: bool,
+}
+
+/// Where records lie that the brokers appended from one moment on and before another, Unix ms.
+///
+/// # Errors
+/// If a leader does not answer.
+pub(super) fn between<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    partitions: &[Partition],
+    from_ms: i64,
+    to_ms: i64,
+) -> Result<Vec<Stretch>, KafkaError> {
+    let starts = ask(consumer, partitions, Offset::Offset(from_ms.max(0)))?;
+    let stops = ask(consumer, partitions, Offset::Offset(to_ms.max(0)))?;
+    let stretch = |&partition: &Partition| {
+        let (topic, number) = (partition.0.name(), partition.1);
+        let (low, high) = consumer.fetch_watermarks(topic, number, TIMEOUT)?;
+        let offset_in = |list: &TopicPartitionList| {
+            let found = list.find_partition(topic, number);
+            match found.map(|one| one.offset()) {
+                Some(Offset::Offset(offset)) => offset,
+                // Nothing is that new.
+                _ => high,
+            }
+        };
+        let begin = offset_in(&starts);
+        Ok(Stretch {
+            partition,
+            begin,
+            end: offset_in(&stops).max(begin),
+            oldest: begin <= low,
+        })
+    };
+    partitions.iter().map(stretch).collect()
+}
+
 /// What there is of partitions, for an owner who knows where to begin.
 ///
 /// # Errors
@@ -176,6 +223,12 @@ mod tests {
             Ok(0),
             "a member without partitions"
         );
+        let none = between(&consumer, &partitions, later_ms, later_ms).expect("stretches");
+        let spans: Vec<_> = none
+            .iter()
+            .map(|one| (one.begin, one.end, one.oldest))
+            .collect();
+        assert_eq!(spans, [(0, 0, true), (3, 3, false)]);
         let unknown = since(&consumer, &[(Topic::Pulse, 7)], 0);
         assert!(unknown.is_err(), "nothing is guessed");
     }

@@ -419,21 +419,8 @@ impl Reader {
 impl Shared {
     /// The event of a record; none if it was refused.
     fn open(&self, message: &BorrowedMessage<'_>) -> Option<Arrival> {
-        let topic = Topic::of_name(message.topic())?;
-        let headers = message.headers();
-        let schema = headers.and_then(|headers| {
-            let found = headers.iter().find(|header| header.key == "schema");
-            found.and_then(|header| header.value)
-        });
-        let raw = Raw {
-            topic,
-            partition: message.partition(),
-            offset: message.offset(),
-            append_ms: append_ms(message.timestamp()),
-            key: message.key(),
-            schema,
-            payload: message.payload(),
-        };
+        let raw = raw(message)?;
+        let topic = raw.topic;
         let bytes = message.key().map_or(0, <[u8]>::len) + message.payload_len();
         match decode(&raw) {
             Ok(event) => {
@@ -455,6 +442,24 @@ impl Shared {
             }
         }
     }
+}
+
+/// A message as a record; none if it is of no topic of ours.
+pub(super) fn raw<'a>(message: &'a BorrowedMessage<'_>) -> Option<Raw<'a>> {
+    let headers = message.headers();
+    let schema = headers.and_then(|headers| {
+        let found = headers.iter().find(|header| header.key == "schema");
+        found.and_then(|header| header.value)
+    });
+    Some(Raw {
+        topic: Topic::of_name(message.topic())?,
+        partition: message.partition(),
+        offset: message.offset(),
+        append_ms: append_ms(message.timestamp()),
+        key: message.key(),
+        schema,
+        payload: message.payload(),
+    })
 }
 
 /// When a broker appended a record. Our topics have the broker's time; where one was made with the node's, a node of a fast

@@ -268,6 +268,18 @@ impl Kafka {
         Ok(config)
     }
 
+    /// Configuration of a consumer that reads what there is of many partitions, each by itself and in a go: no member of the group.
+    ///
+    /// # Errors
+    /// As [`Self::consumer`].
+    pub fn past(&self) -> Result<ClientConfig, SettingsError> {
+        let mut config = self.tail()?;
+        // Of each partition: it is read ahead while another one's turn comes.
+        config.set("queued.max.messages.kbytes", "4096");
+        config.set("queued.min.messages", "10000");
+        Ok(config)
+    }
+
     /// Configuration of the producer of alerts and states: idempotent, and it never gives a record up by itself.
     ///
     /// # Errors

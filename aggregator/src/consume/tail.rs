@@ -36,6 +36,8 @@ pub enum Tailed {
         turn: u64,
         /// Its partition.
         partition: i32,
+        /// Its offset.
+        offset: i64,
         /// Its key.
         key: String,
         /// Its value; none: the key is taken out.
@@ -71,7 +73,7 @@ pub struct Tail {
     stop: Arc<AtomicBool>,
 }
 
-struct Quiet;
+pub(super) struct Quiet;
 
 impl ClientContext for Quiet {
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -210,6 +212,7 @@ impl Reader {
             Some(Ok(message)) => Tailed::Record {
                 turn,
                 partition: message.partition(),
+                offset: message.offset(),
                 key: String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned(),
                 value: message.payload().map(<[u8]>::to_vec),
             },
@@ -238,7 +241,7 @@ impl Reader {
     }
 }
 
-fn count(consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<i32, KafkaError> {
+pub(super) fn count(consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<i32, KafkaError> {
     let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT)?;
     let found = metadata.topics().first();
     match found.map(|found| (found.error(), found.partitions().len())) {

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use service::metrics::{Family, counter, gauge};
 use tokio::sync::broadcast;
@@ -17,6 +18,9 @@ use crate::consume::Tailed;
 pub const EVENTS: usize = 256;
 /// Listeners at one time.
 pub const MAX_LISTENERS: usize = 64;
+
+/// A listener hears for so long and then comes again, as event sources do by themselves: who may listen is asked anew.
+pub const LISTENED: Duration = Duration::from_secs(3_600);
 
 /// What listeners hear.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +38,7 @@ pub struct Boards {
     /// None: the end is near, nobody listens any more.
     told: RwLock<Option<broadcast::Sender<Told>>>,
     slow: AtomicU64,
+    listened: Duration,
 }
 
 impl Default for Boards {
@@ -42,6 +47,7 @@ impl Default for Boards {
             board: RwLock::default(),
             told: RwLock::new(Some(broadcast::channel(EVENTS).0)),
             slow: AtomicU64::new(0),
+            listened: LISTENED,
         }
     }
 }
@@ -50,6 +56,18 @@ impl Boards {
     /// What was said; hold it shortly.
     pub fn board(&self) -> RwLockReadGuard<'_, Board> {
         self.board.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// With another time than `LISTENED`.
+    #[must_use]
+    pub fn listened(self, listened: Duration) -> Self {
+        Self { listened, ..self }
+    }
+
+    /// For how long a listener hears.
+    #[must_use]
+    pub const fn listened_for(&self) -> Duration {
+        self.listened
     }
 
     /// A new listener; none if there are too many, or the end is near.

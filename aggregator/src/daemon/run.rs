@@ -30,6 +30,8 @@ use crate::store::Target;
 const TICK: Duration = Duration::from_secs(1);
 /// A role that does nothing for so long hangs.
 const HANGS: Duration = Duration::from_secs(30);
+/// Brokers that did not answer are asked again so soon.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Why the daemon ended: an exit status and its reason.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +93,9 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let alerting = merges
         .then(|| Alerting::start(&config, &settings, &site))
         .transpose()?;
+    if target.is_some() {
+        tokio::spawn(count_partitions(settings.clone(), Arc::clone(&site)));
+    }
     let storing = storing.zip(target).map(|(storing, target)| {
         StoreRole::start(store_settings(target, &config, &settings), storing)
     });
@@ -216,10 +221,23 @@ async fn ended(alerting: &mut Option<Alerting>, storing: &mut Option<StoreRole>)
     }
 }
 
+/// Asks until it is known how many partitions windows have: which of them a stream is in says how far the store is with it.
+async fn count_partitions(settings: consume::Kafka, site: Arc<Site>) {
+    loop {
+        let settings = settings.clone();
+        let count = move || consume::partitions_of(&settings, topics::WINDOW);
+        if let Ok(Ok(count)) = tokio::task::spawn_blocking(count).await {
+            return site.note_window_partitions(count);
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+}
+
 fn store_settings(target: Target, config: &Config, kafka: &consume::Kafka) -> store::Settings {
     store::Settings {
         target,
         kafka: kafka.clone(),
+        site: config.site.clone(),
         lateness_ms: config.merge.lateness_ms.into(),
         node_forget_after_ms: u64::from(config.merge.node_forget_after_s) * 1_000,
         buries: !config.running().contains(&Role::Alert),

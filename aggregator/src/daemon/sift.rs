@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sampler_event::Event;
 
 use crate::consume::{Arrival, Partition};
-use crate::input::{Key, Sequences, Taken, Totals};
+use crate::input::{Key, Sequences, Taken, Totals, sequence_of};
 
 /// The partitions.
 #[derive(Default)]
@@ -51,13 +51,5 @@ impl Partitions {
 
     pub(super) fn missing(&self) -> u64 {
         self.0.values().map(Sequences::missing_now).sum()
-    }
-}
-
-fn sequence_of(event: &Event) -> u64 {
-    match event {
-        Event::Window(window) => window.sequence,
-        Event::Pulse(pulse) => pulse.sequence,
-        Event::Node(heartbeat) => heartbeat.sequence,
     }
 }

@@ -1,7 +1,7 @@
 //! What the aggregator knows of its site, shared by the task that takes events in and those that answer questions.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use sampler_event::{Event, Options};
@@ -14,7 +14,7 @@ use super::store::{Condition, Storing};
 use super::unix_ms;
 use crate::consume::{State, Status};
 use crate::input::{Reason, Topic, Totals};
-use crate::merge::{Added, Live, LiveOptions, Quantity};
+use crate::merge::{AHEAD_MS, Added, Live, LiveOptions, Quantity};
 use crate::store::Store;
 
 /// Without an event for so long, events do not flow: a heartbeat comes with every window, and the longest window has 10 s.
@@ -29,6 +29,8 @@ struct Counts {
     last_event: Option<Instant>,
     /// Partition of each stream, by the windows that came.
     partitions: BTreeMap<String, i32>,
+    /// When the first window of each partition was appended that this process has read, Unix ms.
+    first_append_ms: BTreeMap<i32, u64>,
     readers: Status,
     sequences: Totals,
     missing: u64,
@@ -49,6 +51,8 @@ pub struct Site {
     storing: Option<Arc<Storing>>,
     /// A store that this process may read, whoever writes it.
     shared: Option<Arc<dyn Store>>,
+    /// How many partitions the topic of windows has.
+    window_partitions: OnceLock<i32>,
     /// Whether this process merges what is live.
     merges: bool,
 }
@@ -85,6 +89,7 @@ impl Site {
             started: Instant::now(),
             storing: None,
             shared: None,
+            window_partitions: OnceLock::new(),
             merges: true,
         }
     }
@@ -95,6 +100,15 @@ impl Site {
         Self {
             merges,
             storing,
+            ..self
+        }
+    }
+
+    /// With listeners that hear for so long.
+    #[must_use]
+    pub fn listened(self, listened: Duration) -> Self {
+        Self {
+            boards: self.boards.listened(listened),
             ..self
         }
     }
@@ -111,9 +125,42 @@ impl Site {
         shared.or_else(|| self.storing()?.store())
     }
 
+    /// Why there is no store to ask, although one is configured.
+    pub fn store_away(&self) -> Option<String> {
+        let storing = self.storing()?;
+        storing.store().is_none().then(|| storing.summary())
+    }
+
+    /// How many partitions the topic of windows has, as soon as that is known.
+    pub fn window_partitions(&self) -> Option<i32> {
+        self.window_partitions.get().copied()
+    }
+
+    /// Notes how many partitions the topic of windows has; that never changes.
+    pub fn note_window_partitions(&self, count: i32) {
+        // Who says it again says the same.
+        let _ = self.window_partitions.set(count);
+    }
+
+    /// Windows of a stream that start at this moment or later are all in memory, as far as they have come, Unix ms. None: its
+    /// windows are not merged here, or none has come yet.
+    pub fn held_from_ms(&self, stream: &str) -> Option<u64> {
+        let begin_ms = self.live().begin_ms();
+        let counts = self.counts();
+        let partition = counts.partitions.get(stream)?;
+        let first_ms = counts.first_append_ms.get(partition)?;
+        // A window that starts after the first record was appended comes after it.
+        Some(begin_ms.max(first_ms.saturating_add(AHEAD_MS)))
+    }
+
     /// How the store is doing, where this process has that role.
     pub fn storing(&self) -> Option<&Storing> {
         self.storing.as_deref()
+    }
+
+    /// Whether this process merges what is live.
+    pub const fn merges(&self) -> bool {
+        self.merges
     }
 
     /// The site's time, whichever role knows it: end of the newest event, Unix ms.
@@ -198,6 +245,7 @@ impl Site {
             counts.last_event = Some(Instant::now());
             match event {
                 Event::Window(window) => {
+                    counts.first_append_ms.entry(partition).or_insert(append_ms);
                     if !counts.partitions.contains_key(&window.stream) {
                         counts.partitions.insert(window.stream.clone(), partition);
                     }
@@ -226,7 +274,11 @@ impl Site {
     /// Drops the streams of partitions of the window topic.
     pub fn forget(&self, partitions: &[i32]) {
         let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
-        self.counts().partitions.retain(|stream, partition| {
+        let mut counts = self.counts();
+        counts
+            .first_append_ms
+            .retain(|partition, _| !partitions.contains(partition));
+        counts.partitions.retain(|stream, partition| {
             let keep = !partitions.contains(partition);
             if !keep {
                 live.forget(stream);
@@ -432,6 +484,18 @@ impl Site {
                 "Streams with windows inside the horizon.",
                 Kind::Gauge,
                 vec![one(Vec::new(), live.streams().count() as f64)],
+            ),
+            family(
+                "flowvitals_aggregator_windows_held",
+                "Windows of one node and stream in memory; merge.max_windows bounds them.",
+                Kind::Gauge,
+                vec![one(Vec::new(), live.held() as f64)],
+            ),
+            family(
+                "flowvitals_aggregator_windows_cut_total",
+                "Windows that made room for newer ones before their time: questions reach less far.",
+                Kind::Counter,
+                vec![one(Vec::new(), live.cut() as f64)],
             ),
             family(
                 "flowvitals_aggregator_sums",

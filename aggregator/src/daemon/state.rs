@@ -87,6 +87,7 @@ impl StateTopic {
                     partition,
                     key,
                     value,
+                    ..
                 })) if turn == self.turn => {
                     self.read += 1;
                     let of = kept.entry(partition).or_default();
@@ -119,6 +120,7 @@ impl StateTopic {
                     partition,
                     key,
                     value: Some(value),
+                    ..
                 }) if turn == self.turn => {
                     self.read += 1;
                     return (partition, key, value);

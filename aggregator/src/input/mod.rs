@@ -18,4 +18,4 @@ mod tests;
 
 pub use decode::{Raw, Reason, Refused, Topic, decode};
 pub use partition::partition_of;
-pub use sequences::{Key, Sequences, Taken, Totals};
+pub use sequences::{Key, Sequences, Taken, Totals, sequence_of};

@@ -62,6 +62,17 @@ impl<'a> From<&'a sampler_event::Event> for Key<'a> {
     }
 }
 
+/// Number of an event in its sequence.
+#[must_use]
+pub fn sequence_of(event: &sampler_event::Event) -> u64 {
+    use sampler_event::Event;
+    match event {
+        Event::Window(window) => window.sequence,
+        Event::Pulse(pulse) => pulse.sequence,
+        Event::Node(heartbeat) => heartbeat.sequence,
+    }
+}
+
 /// What became of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {

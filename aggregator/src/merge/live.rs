@@ -2,8 +2,8 @@
 //!
 //! Input: windows that were not seen before, heartbeats. Output: totals and series over any span of whole windows. One sum per stream
 //! and window start is kept; a question merges those inside its span, so that nothing is ever taken out of a sum again and old spans
-//! answer like new ones. Limits: `horizon_ms` back from the newest event, [`MAX_STREAMS`] streams, about 1.2 kB per (node, stream,
-//! window).
+//! answer like new ones. Limits: `horizon_ms` back from the newest event, [`MAX_STREAMS`] streams, `max_windows` windows of one node
+//! and rate, about 1.3 kB each (`cargo xtask bench merge`): the oldest make room, and the horizon is shorter while they do.
 //!
 //! Event time only. The site's time is the end of the newest event whose clock can be believed: a window that ends more than
 //! [`AHEAD_MS`] after the broker took it in, or that comes from a backlog, does not move it.
@@ -25,6 +25,9 @@ pub const AHEAD_MS: u64 = 2_000;
 /// How far back questions can reach, unless it is said otherwise.
 pub const HORIZON_MS: u64 = 120_000;
 
+/// Windows that are held, unless it is said otherwise.
+pub const MAX_WINDOWS: usize = 1_000_000;
+
 /// How to merge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LiveOptions {
@@ -34,6 +37,8 @@ pub struct LiveOptions {
     pub lateness_ms: u64,
     /// A node that was silent for so long is forgotten.
     pub node_forget_after_ms: u64,
+    /// Windows held at most; two of one node and rate that begin together are one.
+    pub max_windows: usize,
 }
 
 impl Default for LiveOptions {
@@ -42,6 +47,7 @@ impl Default for LiveOptions {
             horizon_ms: HORIZON_MS,
             lateness_ms: 2_000,
             node_forget_after_ms: 900_000,
+            max_windows: MAX_WINDOWS,
         }
     }
 }
@@ -75,6 +81,11 @@ pub struct Live {
     streams: BTreeMap<String, BTreeMap<u64, WindowSum>>,
     /// End of the newest event, Unix ms.
     newest_ms: u64,
+    /// Windows held, and those that made room before their time.
+    held: usize,
+    cut: u64,
+    /// What began before it made room.
+    cut_ms: u64,
     refused: Option<SumError>,
 }
 
@@ -86,6 +97,9 @@ impl Live {
             nodes: Nodes::new(options.lateness_ms),
             streams: BTreeMap::new(),
             newest_ms: 0,
+            held: 0,
+            cut: 0,
+            cut_ms: 0,
             refused: None,
         }
     }
@@ -121,7 +135,10 @@ impl Live {
         let sum = stream
             .entry(start_ms)
             .or_insert_with(|| WindowSum::new(window.stream.as_str()));
-        match sum.add(window) {
+        let before = sum.strata_count();
+        let added = sum.add(window);
+        self.held += sum.strata_count() - before;
+        match added {
             Ok(()) if late => Added::Late,
             Ok(()) => Added::Merged,
             Err(error) => {
@@ -144,12 +161,24 @@ impl Live {
 
     /// Windows that begin before it are forgotten, Unix ms.
     pub fn begin_ms(&self) -> u64 {
-        self.newest_ms.saturating_sub(self.options.horizon_ms)
+        let begin_ms = self.newest_ms.saturating_sub(self.options.horizon_ms);
+        begin_ms.max(self.cut_ms)
     }
 
-    /// How far back questions can reach, ms.
+    /// How far back questions can reach, ms: less than it should be where windows had to make room.
     pub fn horizon_ms(&self) -> u64 {
-        self.options.horizon_ms
+        let kept_ms = self.newest_ms.saturating_sub(self.cut_ms);
+        self.options.horizon_ms.min(kept_ms)
+    }
+
+    /// Windows that are held.
+    pub const fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Windows that made room for newer ones before their time, since the start.
+    pub const fn cut(&self) -> u64 {
+        self.cut
     }
 
     /// Questions reach back so far from now on, or further; what was forgotten stays so.
@@ -174,15 +203,32 @@ impl Live {
             self.newest_ms
                 .saturating_sub(self.options.node_forget_after_ms),
         );
-        for windows in self.streams.values_mut() {
-            *windows = windows.split_off(&begin_ms);
+        self.drop_before(begin_ms);
+        let before = self.held;
+        while self.held > self.options.max_windows {
+            let starts = self.streams.values().filter_map(|sums| sums.keys().next());
+            let Some(oldest_ms) = starts.min() else { break };
+            self.cut_ms = oldest_ms.saturating_add(1);
+            self.drop_before(self.cut_ms);
         }
-        self.streams.retain(|_, windows| !windows.is_empty());
+        self.cut = self.cut.saturating_add((before - self.held) as u64);
+    }
+
+    fn drop_before(&mut self, begin_ms: u64) {
+        for sums in self.streams.values_mut() {
+            while let Some(oldest) = sums.first_entry()
+                && *oldest.key() < begin_ms
+            {
+                self.held -= oldest.remove().strata_count();
+            }
+        }
+        self.streams.retain(|_, sums| !sums.is_empty());
     }
 
     /// Drops a stream: its partition has another owner now.
     pub fn forget(&mut self, stream: &str) {
-        self.streams.remove(stream);
+        let gone = self.streams.remove(stream).unwrap_or_default();
+        self.held -= gone.values().map(WindowSum::strata_count).sum::<usize>();
         self.nodes.forget_progress(stream);
     }
 
@@ -315,7 +361,8 @@ impl Live {
 pub fn main_source(sum: &WindowSum) -> Option<i32> {
     let mut counts = BTreeMap::<i32, u64>::new();
     for (_, stratum) in sum.strata().filter(|(_, stratum)| stratum.rtt_source != 0) {
-        *counts.entry(stratum.rtt_source).or_default() += stratum.counters.rtt_count;
+        let count = counts.entry(stratum.rtt_source).or_default();
+        *count = count.saturating_add(stratum.counters.rtt_count);
     }
     let most = counts.into_iter().max_by_key(|(_, count)| *count);
     most.map(|(source, _)| source)
@@ -399,6 +446,40 @@ mod tests {
             &Options::default(),
         )
         .expect("the stream is known")
+    }
+
+    /// The oldest make room, questions say that they reach less far, and the counts agree with what is there.
+    #[test]
+    fn the_number_of_windows_is_bounded() {
+        let options = LiveOptions {
+            max_windows: 30,
+            ..LiveOptions::default()
+        };
+        let mut live = Live::new(options);
+        for second in 0..20 {
+            for node in ["a", "b", "c"] {
+                let window = window(node, BEGIN_MS + second * S, 1);
+                live.add(&window, BEGIN_MS + (second + 1) * S);
+            }
+            live.expire();
+            let held: usize = live
+                .streams
+                .values()
+                .flatten()
+                .map(|(_, s)| s.strata_count())
+                .sum();
+            assert_eq!(live.held(), held);
+            assert_eq!(held, 30.min(3 * (second as usize + 1)));
+        }
+        assert_eq!(live.cut(), 30);
+        assert_eq!(live.horizon_ms(), 11 * S - 1);
+        let whole = live.sum("sport", 0, u64::MAX);
+        assert_eq!(whole.counters().retrans_segs, 30);
+        // What made room does not come back.
+        let late = window("d", BEGIN_MS, 1);
+        assert_eq!(live.add(&late, BEGIN_MS + 20 * S), Added::Expired);
+        live.forget("sport");
+        assert_eq!((live.held(), live.streams().count()), (0, 0));
     }
 
     #[test]

@@ -12,5 +12,7 @@ mod progress;
 
 pub(crate) use answer::Evidence;
 pub use answer::{Answer, Point, Quantity};
-pub use live::{AHEAD_MS, Added, HORIZON_MS, Live, LiveOptions, MAX_STREAMS, Unknown, main_source};
+pub use live::{
+    AHEAD_MS, Added, HORIZON_MS, Live, LiveOptions, MAX_STREAMS, MAX_WINDOWS, Unknown, main_source,
+};
 pub use nodes::{NodeInfo, Nodes, Presence, StreamInfo};

@@ -4,6 +4,9 @@ mod access;
 #[path = "../fixture/site.rs"]
 mod fixture;
 mod limits;
+mod store;
+#[path = "../fixture/stored.rs"]
+mod stored;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,10 +23,15 @@ const SECONDS: u64 = 20;
 
 /// A site with 20 s of two nodes, served on a port of its own.
 async fn site() -> (Arc<Site>, std::net::SocketAddr) {
-    let site = Arc::new(Site::new("ams1", LiveOptions::default()));
+    let site = Site::new("ams1", LiveOptions::default());
     for second in 0..SECONDS {
         fixture::play(&site, BEGIN_MS + second * 1_000);
     }
+    serve(site).await
+}
+
+async fn serve(site: Site) -> (Arc<Site>, std::net::SocketAddr) {
+    let site = Arc::new(site);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("its address");
     tokio::spawn(api::serve(
@@ -164,12 +172,12 @@ async fn what_is_asked_wrongly_is_said() {
         (
             format!("{base}/total?metric=retrans_segs&over_s=0"),
             400,
-            "from 1 to 120",
+            "from 1 to 604800",
         ),
         (
-            format!("{base}/total?metric=retrans_segs&over_s=121"),
+            format!("{base}/total?metric=retrans_segs&over_s=604801"),
             400,
-            "from 1 to 120",
+            "from 1 to 604800",
         ),
         (
             format!("{base}/total?metric=retrans_segs&at_ms=-1"),
@@ -292,7 +300,14 @@ async fn the_document_holds_together() {
         assert!(document.pointer(pointer).is_some(), "{pointer}");
         found.insert(pointer);
     }
-    for schema in ["Answer", "Series", "Point", "StreamList", "ErrorBody"] {
+    for schema in [
+        "Total",
+        "Answer",
+        "Series",
+        "Point",
+        "StreamList",
+        "ErrorBody",
+    ] {
         let pointer = format!("/components/schemas/{schema}");
         assert!(found.contains(pointer.as_str()), "{schema}");
     }
@@ -302,7 +317,7 @@ async fn the_document_holds_together() {
     let schema = &over_s.expect("over_s")["schema"];
     assert_eq!(
         (&schema["minimum"], &schema["maximum"], &schema["default"]),
-        (&1.into(), &120.into(), &10.into())
+        (&1.into(), &604_800.into(), &10.into())
     );
     let counters = &document["components"]["schemas"]["Point"]["properties"]["counters"];
     assert!(

@@ -8,6 +8,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use aggregator::input::partition_of;
+use lab::alertmanager::webhook::{Notification, Webhook};
+use lab::alertmanager::{Alertmanager, Options};
 use rdkafka::message::Message;
 use sampler_event::{Event, LifeCycle, NodeHeartbeat, StreamPulse, StreamState, StreamWindow};
 use serde_json::Value;
@@ -265,6 +267,78 @@ fn loss_is_told_in_topic_and_api_until_it_is_over() {
             .any(|value| value["ended"] == "rule_gone")
     });
     drop(live);
+    daemon.stop();
+}
+
+/// Whether each notification about a severity of the stream says that it fires.
+fn told(webhook: &Webhook, severity: &str) -> Vec<bool> {
+    let about = |one: &Notification| {
+        one.labels("stream").contains(&STREAM) && one.labels("severity").contains(&severity)
+    };
+    let all = webhook.notifications().into_iter().filter(about);
+    all.map(|one| one.is_firing()).collect()
+}
+
+#[test]
+fn loss_reaches_the_receiver_behind_an_alertmanager_once_and_so_does_its_end() {
+    let Some((_broker, brokers)) = broker_with_topics() else {
+        return;
+    };
+    let webhook = Webhook::start().expect("a receiver");
+    let options = Options {
+        receivers: Some(webhook.url()),
+        ..Options::default()
+    };
+    let started = Alertmanager::start(&options);
+    let Ok(alertmanager) = started else {
+        assert!(
+            std::env::var_os("FLOWVITALS_REQUIRE_KERNEL").is_none(),
+            "{started:?}"
+        );
+        return println!("skipped: {started:?}");
+    };
+    let feed = Feed::start(&brokers);
+    let urls = [alertmanager.url()];
+    let daemon = Daemon::start_with(
+        &brokers,
+        &format!("[alertmanager]\nurls = {urls:?}\n{RULE}"),
+    );
+    daemon.wait_for("it judges", || {
+        is_up(&daemon) && daemon.metric("flowvitals_aggregator_evaluations_total") >= 5.0
+    });
+    let begin = Instant::now();
+    feed.lose(HIGH);
+    daemon.wait_for("somebody is paged", || told(&webhook, "page") == [true]);
+    println!(
+        "loss to the receiver: {:.1} s",
+        begin.elapsed().as_secs_f64()
+    );
+    // Longer than the daemon says it again and a group is told of again.
+    thread::sleep(Duration::from_secs(21));
+    assert_eq!(told(&webhook, "page"), [true], "once");
+    let begin = Instant::now();
+    feed.lose(0);
+    daemon.wait_for("its end is told", || {
+        told(&webhook, "page") == [true, false]
+    });
+    println!(
+        "end of the loss to the receiver: {:.1} s",
+        begin.elapsed().as_secs_f64()
+    );
+    thread::sleep(Duration::from_secs(21));
+    assert_eq!(told(&webhook, "page"), [true, false], "once");
+    let record = said(&brokers, "fired").remove(0);
+    let pages = webhook.notifications();
+    let page = pages
+        .iter()
+        .find(|one| one.labels("severity").contains(&"page"));
+    let alert = &page.expect("a page").body["alerts"][0];
+    for name in ["summary", "estimate", "onset", "worst_nodes", "episode_id"] {
+        assert_eq!(
+            alert["annotations"][name], record["annotations"][name],
+            "{name}"
+        );
+    }
     daemon.stop();
 }
 

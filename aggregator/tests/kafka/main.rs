@@ -2,6 +2,8 @@
 //! owner, and what is no event is buried. One test has a Cassandra beside the broker.
 
 mod alerts;
+mod backtest;
+mod bad_input;
 mod cassandra;
 mod cluster;
 mod daemon;

@@ -20,7 +20,7 @@ fn store_role(brokers: &str, directory: &Path) -> Daemon {
     Daemon::start_as(brokers, "roles = [\"store\"]\n", &config(directory))
 }
 
-fn is(daemon: &Daemon, condition: &str) -> bool {
+pub fn is(daemon: &Daemon, condition: &str) -> bool {
     let metrics = daemon.get("/metrics").unwrap_or_default();
     let now = format!("flowvitals_store_condition{{condition=\"{condition}\"}} 1\n");
     metrics.contains(&now)

@@ -49,7 +49,7 @@ pub struct Demo {
 /// What to measure.
 #[derive(Args, Clone, Debug)]
 pub struct Bench {
-    /// What a node pays: program, live, connections, bulk, walk, daemon, stage, event. What a site gets: onset, steady, scaling,
+    /// What a node pays: program, live, connections, bulk, walk, daemon, stage, event. What a site gets: merge, onset, steady, scaling,
     /// rebalance. coverage (of intervals), or all (but steady, which takes half an hour).
     #[arg(default_value = "all")]
     pub name: String,

@@ -100,26 +100,34 @@ impl WindowSum {
         }
     }
 
-    /// Adds a window.
+    /// Whether a window may be added to the empty sum of its stream.
     ///
     /// # Errors
-    /// If it is of another stream, is malformed, or contradicts the sum; then nothing is changed.
-    pub fn add(&mut self, window: &StreamWindow) -> Result<(), SumError> {
+    /// If it is malformed.
+    pub fn check(window: &StreamWindow) -> Result<(), SumError> {
         let rate = window.sampling_rate;
-        let key = StratumKey {
-            node: window.node.clone(),
-            instance: window.instance,
-            rate_epoch: window.rate_epoch,
-        };
-        self.same_stream(&window.stream)?;
         if !((0.0..=1.0).contains(&rate) && rate.is_sign_positive()) {
             return Err(SumError::Rate { rate });
         }
         if let Some((field, length)) = Groups::malformed(window) {
             return Err(SumError::Groups { field, length });
         }
-        Histograms::check(window)
-            .map_err(|(field, source)| SumError::Histogram { field, source })?;
+        Histograms::check(window).map_err(|(field, source)| SumError::Histogram { field, source })
+    }
+
+    /// Adds a window.
+    ///
+    /// # Errors
+    /// If it is of another stream, is malformed, or contradicts the sum; then nothing is changed.
+    pub fn add(&mut self, window: &StreamWindow) -> Result<(), SumError> {
+        self.same_stream(&window.stream)?;
+        Self::check(window)?;
+        let rate = window.sampling_rate;
+        let key = StratumKey {
+            node: window.node.clone(),
+            instance: window.instance,
+            rate_epoch: window.rate_epoch,
+        };
         if let Some(stratum) = self.strata.get(&key) {
             stratum.fits(&key, rate, source_of(window))?;
         }
@@ -200,6 +208,12 @@ impl WindowSum {
     /// The strata, in order of their keys.
     pub fn strata(&self) -> impl Iterator<Item = (&StratumKey, &Stratum)> {
         self.strata.iter()
+    }
+
+    /// Number of strata.
+    #[must_use]
+    pub fn strata_count(&self) -> usize {
+        self.strata.len()
     }
 
     /// Sums of the counters over all strata, of sampled flows and not scaled.

@@ -115,7 +115,7 @@ fn summary(rule: &Rule, key: &Key, notice: &Notice, evidence: &Evidence) -> Stri
     };
     let now = evidence.estimate.as_ref().map(|found| found.value);
     if notice.kind.is_suspect() {
-        return suspicion(rule, key, notice);
+        return suspicion(rule, key, notice, evidence);
     }
     let (value, since) = match notice.kind {
         Kind::Resolved | Kind::ResolvedRepeated | Kind::Withdrawn => {
@@ -135,17 +135,28 @@ fn summary(rule: &Rule, key: &Key, notice: &Notice, evidence: &Evidence) -> Stri
     format!("{stream} at {site}: {value} {what}, {since}")
 }
 
-fn suspicion(rule: &Rule, key: &Key, notice: &Notice) -> String {
+fn suspicion(rule: &Rule, key: &Key, notice: &Notice, evidence: &Evidence) -> String {
     let (stream, site) = (&key.stream, &key.site);
     if notice.kind == Kind::SuspectEnded {
         return format!("{stream} at {site}: the rise of retransmissions is over");
     }
     let value = notice.peak.map_or(0.0, |peak| peak.value);
     let (value, since) = (share(value), utc(notice.onset_ms));
-    let rule = &rule.name;
+    let (rule, whose) = (&rule.name, whose(evidence));
     format!(
-        "{stream} at {site}: retransmissions have risen to {value} of segments since {since}; not confirmed by {rule}"
+        "{stream} at {site}: retransmissions have risen to {value} of segments{whose} since {since}; not confirmed by {rule}"
     )
+}
+
+/// " of edge-07, one of 100 nodes": the others may be well.
+fn whose(evidence: &Evidence) -> String {
+    match (evidence.nodes_touched, evidence.worst.first()) {
+        (1, Some(worst)) if evidence.nodes_with_data > 1 => {
+            let (node, all) = (&worst.node, evidence.nodes_with_data);
+            format!(" of {node}, one of {all} nodes,")
+        }
+        _ => String::new(),
+    }
 }
 
 /// "0.5 % ten seconds earlier, now 3.1 %".

@@ -385,6 +385,8 @@ fn agreement(at_ms: u64) -> Agreement {
             baseline: 0.004,
             dispersion: 3.0,
             flows_active: 120,
+            nodes: 2,
+            nodes_present: 2,
         },
         nodes: 2,
     }

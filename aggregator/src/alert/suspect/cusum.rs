@@ -12,8 +12,10 @@ pub struct Cusum {
     /// Begin of the first pulse after the last zero, Unix ms.
     onset_ms: u64,
     alarmed_ms: Option<u64>,
-    /// Since the last zero: retransmits counted, and scaled up retransmits, segments, and segments that these may repair.
+    /// Since the last zero: retransmits and segments counted, and scaled up retransmits, segments, and segments that these may repair.
     counted: f64,
+    #[serde(default)]
+    counted_sent: f64,
     retrans: f64,
     sent: f64,
     exposed: f64,
@@ -21,6 +23,15 @@ pub struct Cusum {
     groups: [f64; GROUPS],
     expected: f64,
     newest_ms: u64,
+}
+
+/// How far a sum goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// It alarms here.
+    pub threshold: f64,
+    /// It stops here.
+    pub ceiling: f64,
 }
 
 /// What one pulse adds.
@@ -59,7 +70,8 @@ pub enum Moved {
 
 impl Cusum {
     /// Adds a pulse, given how many times as spread as Poisson counts the retransmits are.
-    pub fn add(&mut self, step: &Step, dispersion: f64, threshold: f64, design: &Design) -> Moved {
+    pub fn add(&mut self, step: &Step, dispersion: f64, bounds: Bounds, design: &Design) -> Moved {
+        let threshold = bounds.threshold;
         if self.score <= 0.0 {
             *self = Self {
                 onset_ms: step.start_ms,
@@ -67,6 +79,7 @@ impl Cusum {
             };
         }
         self.counted += step.counted;
+        self.counted_sent += step.sent;
         self.retrans += step.counted / step.sampling_rate;
         self.sent += step.sent / step.sampling_rate;
         self.exposed += step.exposed / step.sampling_rate;
@@ -80,7 +93,7 @@ impl Cusum {
             *group = *group * keep + observed;
         }
         self.expected = self.expected * keep + step.expected;
-        self.score = (self.score + rise).clamp(0.0, threshold * design.ceiling);
+        self.score = (self.score + rise).clamp(0.0, bounds.ceiling);
         if self.score <= 0.0 {
             return match self.alarmed_ms.take() {
                 Some(_) => Moved::Cleared,
@@ -96,9 +109,15 @@ impl Cusum {
 
     /// Whether enough is left without the groups that brought most: those of single flows that have their own troubles.
     fn is_broad(&self, threshold: f64, design: &Design) -> bool {
-        if self.score >= threshold * design.strong {
-            return true;
-        }
+        self.score >= threshold * design.strong || self.has_breadth(design)
+    }
+
+    /// Whether it is at `threshold` now, and many groups see it.
+    pub fn proves(&self, threshold: f64, design: &Design) -> bool {
+        self.score >= threshold && self.has_breadth(design)
+    }
+
+    fn has_breadth(&self, design: &Design) -> bool {
         let mut groups = self.groups;
         groups.sort_unstable_by(|a, b| b.total_cmp(a));
         let rest: f64 = groups.iter().skip(design.trim).sum();
@@ -119,6 +138,16 @@ impl Cusum {
     /// Estimated time of the change, Unix ms: the last zero.
     pub const fn onset_ms(&self) -> u64 {
         self.onset_ms
+    }
+
+    /// The sum.
+    pub const fn score(&self) -> f64 {
+        self.score
+    }
+
+    /// Retransmits and segments of sampled flows since then.
+    pub const fn counts(&self) -> (f64, f64) {
+        (self.counted, self.counted_sent)
     }
 
     /// Ratio since the onset with an interval of two standard deviations, of counts that are `dispersion` times as spread as Poisson
@@ -158,7 +187,7 @@ mod tests {
         let mut cusum = Cusum::default();
         for number in 0..50 {
             assert_eq!(
-                cusum.add(&step(number, 10.0), 1.0, design.threshold, &design),
+                cusum.add(&step(number, 10.0), 1.0, design.stream_bounds(), &design),
                 Moved::On
             );
         }
@@ -167,13 +196,13 @@ mod tests {
         let needed = (1.0 / design.most_at_once).ceil() as u64;
         for number in 50..50 + needed - 1 {
             assert_eq!(
-                cusum.add(&step(number, 30.0), 1.0, design.threshold, &design),
+                cusum.add(&step(number, 30.0), 1.0, design.stream_bounds(), &design),
                 Moved::On
             );
         }
         let last = 50 + needed - 1;
         assert_eq!(
-            cusum.add(&step(last, 30.0), 1.0, design.threshold, &design),
+            cusum.add(&step(last, 30.0), 1.0, design.stream_bounds(), &design),
             Moved::Ready
         );
         cusum.alarm(last * 100 + 100);
@@ -182,7 +211,7 @@ mod tests {
         let (value, low, high) = cusum.ratio(1.0);
         assert!((value - 0.03).abs() < 1e-12 && low < value && value < high);
         let moved: Vec<_> = (last + 1..last + 10)
-            .map(|number| cusum.add(&step(number, 10.0), 1.0, design.threshold, &design))
+            .map(|number| cusum.add(&step(number, 10.0), 1.0, design.stream_bounds(), &design))
             .filter(|moved| *moved != Moved::On)
             .collect();
         assert_eq!(moved, [Moved::Cleared]);
@@ -193,11 +222,11 @@ mod tests {
         let design = Design::default();
         let mut cusum = Cusum::default();
         assert_eq!(
-            cusum.add(&step(1, 1e9), 1.0, design.threshold, &design),
+            cusum.add(&step(1, 1e9), 1.0, design.stream_bounds(), &design),
             Moved::On
         );
         assert_eq!(
-            cusum.add(&step(2, 1e9), 1.0, design.threshold, &design),
+            cusum.add(&step(2, 1e9), 1.0, design.stream_bounds(), &design),
             Moved::Ready
         );
     }

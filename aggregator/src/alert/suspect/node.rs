@@ -19,7 +19,19 @@ pub struct Node {
     /// Not listened to before, Unix ms: its daemon has just begun.
     quiet_until_ms: u64,
     cusum: Cusum,
+    /// Since when it is suspected by itself, Unix ms.
+    #[serde(default)]
+    alone_ms: Option<u64>,
     recent: Recent,
+}
+
+/// What of its stream a node has to know.
+#[derive(Clone, Copy, Debug)]
+pub struct Around {
+    /// Nothing is learned: there is an alarm.
+    pub frozen: bool,
+    /// How many nodes there are.
+    pub nodes: usize,
 }
 
 /// A pulse, read with what is known of its node.
@@ -88,15 +100,12 @@ impl Node {
         }
     }
 
-    /// Learns from what was read, unless the stream or the node alarms, and looks for a change of this node alone.
-    pub fn learn(&mut self, reading: &Reading, frozen: bool, design: &Design) {
+    /// Learns from what was read, unless the stream or the node alarms, and looks for a change of this node alone. Whether it has taken an
+    /// alarm that stayed for normal.
+    pub fn learn(&mut self, reading: &Reading, around: Around, design: &Design) -> bool {
         let step = &reading.step;
         if reading.heard {
-            let dispersion = self.dispersion.factor(design);
-            let threshold = design.node_threshold;
-            if self.cusum.add(step, dispersion, threshold, design) == Moved::Ready {
-                self.cusum.alarm(step.end_ms);
-            }
+            self.look(step, around, design);
         }
         let stuck = self
             .cusum
@@ -106,18 +115,52 @@ impl Node {
             self.adopt();
         }
         let quiet = step.start_ms < self.quiet_until_ms;
-        let frozen = frozen || quiet || self.cusum.alarmed_ms().is_some();
+        let frozen = around.frozen || quiet || self.cusum.alarmed_ms().is_some();
         let counts = (step.observed, reading.expected.0);
         self.dispersion
             .add(step.start_ms, counts, design.block_ms, frozen, design);
         if !frozen {
             self.level.learn(step, reading.passed_ms, design);
         }
+        stuck
+    }
+
+    fn look(&mut self, step: &Step, around: Around, design: &Design) {
+        let dispersion = self.dispersion.factor(design);
+        let bounds = design.node_bounds(around.nodes);
+        if self.cusum.add(step, dispersion, bounds, design) == Moved::Ready {
+            self.cusum.alarm(step.end_ms);
+        }
+        if self.cusum.alarmed_ms().is_none() {
+            self.alone_ms = None;
+        } else if self.alone_ms.is_none()
+            && self.dispersion.learned_ms() >= design.stream_ms
+            && self.cusum.proves(design.alone(around.nodes), design)
+            && self.flows_active() >= design.alone_flows
+        {
+            self.alone_ms = Some(step.end_ms);
+        }
+    }
+
+    /// Since when it is suspected by itself, Unix ms.
+    pub const fn alone_ms(&self) -> Option<u64> {
+        self.alone_ms
+    }
+
+    /// Whether it sees a change that began at about that time.
+    pub fn saw(&self, onset_ms: u64, near_ms: u64) -> bool {
+        self.cusum.alarmed_ms().is_some() && self.cusum.onset_ms().abs_diff(onset_ms) <= near_ms
+    }
+
+    /// Nothing is heard of it any more: nothing is suspected.
+    pub fn calm(&mut self) {
+        self.cusum = Cusum::default();
+        self.alone_ms = None;
     }
 
     /// Takes the new level for normal and learns it.
     pub fn adopt(&mut self) {
-        self.cusum = Cusum::default();
+        self.calm();
         self.level = Level::default();
         self.dispersion.restart();
     }

@@ -45,9 +45,16 @@ fn a_change_is_suspected_with_its_onset_and_nodes_agree() {
             changes.extend(detector.take(&pulse(node, number, 60, 4_000)));
         }
     }
-    let [Change::Began(began), Change::Agreed(agreed)] = changes[..] else {
+    let [Change::Began(began), Change::Agreed(agreed), ref more @ ..] = changes[..] else {
         panic!("{changes:?}");
     };
+    // While it lasts that is said again, each time with more certainty.
+    let lows = more.iter().map(|change| match change {
+        Change::Agreed(again) => again.suspicion.low,
+        other => panic!("{other:?}"),
+    });
+    let lows: Vec<_> = std::iter::once(agreed.suspicion.low).chain(lows).collect();
+    assert!(lows.len() > 2 && lows.is_sorted(), "{lows:?}");
     assert_eq!(began.onset_ms, 200_000);
     assert!(began.at_ms <= 200_300, "{began:?}");
     assert!((began.ratio - 0.015).abs() < 1e-9 && began.low > 0.01);
@@ -55,7 +62,8 @@ fn a_change_is_suspected_with_its_onset_and_nodes_agree() {
     assert!(detector.suspected().is_some());
     // Back to normal: it ends, once.
     let ends: Vec<_> = (2_010..2_100)
-        .flat_map(|number| detector.take(&pulse("a", number, 20, 4_000)))
+        .flat_map(|number| ["a", "b"].map(|node| pulse(node, number, 20, 4_000)))
+        .flat_map(|pulse| detector.take(&pulse))
         .collect();
     assert!(
         matches!(

@@ -4,14 +4,15 @@
 //! consume ─► Batch ─► rollup::Partition (one each) ─► rows, checkpoints ─► Store ─► committed offset
 //! ```
 //!
-//! Rows are written every [`FLUSH`], or as soon as there are [`MOST_ROWS`]; checkpoints go with them every [`CHECKPOINT`]. An offset is
+//! Rows are written every `FLUSH`, or as soon as there are `MOST_ROWS`; checkpoints go with them every `CHECKPOINT`. An offset is
 //! committed when its checkpoint is in the store: the lowest one that an open row still needs. While the store does not take
 //! them, nothing else is taken in: the channel fills, the reader pauses, and the member stays in its group. Whoever goes on after a
 //! crash writes the same rows again, over the old ones.
 //!
-//! Limits: [`MOST_ROWS`] and the rows of one batch wait; a write is given [`WRITE`] and then tried again.
+//! Limits: `MOST_ROWS` and the rows of one batch wait; a write is given `WRITE` and then tried again.
 
 mod figures;
+mod history;
 mod places;
 mod storing;
 mod work;
@@ -23,6 +24,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use self::history::History;
 use self::places::{Ask, Found};
 use self::work::Work;
 use crate::consume::{Consume, Input, Kafka, Plan, SettingsError, Share};
@@ -49,6 +51,8 @@ pub struct Settings {
     pub target: Target,
     /// From where.
     pub kafka: Kafka,
+    /// Name of the site.
+    pub site: String,
     /// When a window closes.
     pub lateness_ms: u64,
     /// A node that was silent for so long is forgotten.
@@ -116,6 +120,12 @@ async fn run(
     let plan = Plan::store(&settings.kafka, share, Box::new(ask), settings.buries);
     let (consume, mut inputs) = Consume::start_as(&settings.kafka, plan)?;
     storing.opened(Arc::clone(&opened));
+    let history = History::start(
+        &settings.kafka,
+        &settings.site,
+        Arc::clone(&opened),
+        Arc::clone(&storing),
+    )?;
     let options = Options {
         lateness_ms: settings.lateness_ms,
     };
@@ -135,6 +145,7 @@ async fn run(
             break;
         }
     }
+    drop(history);
     work.last().await;
     drop(inputs);
     if let Err(error) = tokio::task::spawn_blocking(move || consume.stop()).await {

@@ -3,11 +3,13 @@
 //! Input: what the role did. Output: the store itself while it is open, words for status and health. Limits: a fixed set of numbers,
 //! one lag and one watermark a partition.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use service::metrics::Family;
 
+use super::history;
 use crate::consume;
 use crate::rollup::Counts;
 use crate::store::{Batch, Store};
@@ -65,11 +67,35 @@ pub(super) struct Books {
 
 /// The books.
 #[derive(Debug, Default)]
-pub struct Storing(Mutex<Books>);
+pub struct Storing {
+    books: Mutex<Books>,
+    /// Partitions of windows whose rows are written here.
+    holds: Mutex<BTreeSet<i32>>,
+    history: history::Figures,
+}
 
 impl Storing {
+    /// Whether rows of a partition of windows are written here.
+    pub(super) fn holds(&self, partition: i32) -> bool {
+        let holds = self.holds.lock();
+        holds
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(&partition)
+    }
+
+    /// Notes the partitions of windows whose rows are written here.
+    pub(super) fn hold(&self, partitions: impl Iterator<Item = i32>) {
+        let mut holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        *holds = partitions.collect();
+    }
+
+    /// What became of alerts.
+    pub(super) fn history(&self) -> &history::Figures {
+        &self.history
+    }
+
     fn books(&self) -> MutexGuard<'_, Books> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The store, if this process has it open.
@@ -205,7 +231,9 @@ impl Storing {
     #[must_use]
     pub fn families(&self, now_ms: u64) -> Vec<Family> {
         let condition = self.condition();
-        self.books().families(&condition, now_ms)
+        let mut families = self.books().families(&condition, now_ms);
+        families.extend(self.history.families());
+        families
     }
 }
 

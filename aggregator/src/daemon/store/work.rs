@@ -107,6 +107,7 @@ impl Work {
             };
             self.partitions.insert(number, kept);
         }
+        self.storing.hold(self.partitions.keys().copied());
         self.storing.turn(Condition::Writing);
         true
     }
@@ -129,6 +130,7 @@ impl Work {
                 self.before = sum(self.before, kept.rollup.counts());
             }
         }
+        self.storing.hold(self.partitions.keys().copied());
     }
 
     /// Takes events in.
