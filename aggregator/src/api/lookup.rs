@@ -68,6 +68,7 @@ impl Question<'_> {
         at_ms: Option<u64>,
     ) -> Result<Total, ApiError> {
         let now_ms = self.site.now_ms();
+        let is_known = at_ms.is_some() || now_ms > 0;
         let at_ms = at_ms.unwrap_or(now_ms);
         let from_ms = (at_ms / 1_000 * 1_000).saturating_sub(over_ms);
         let options = Options::default();
@@ -85,7 +86,7 @@ impl Question<'_> {
             self.in_horizon(from_ms)?;
             return from_memory().map_err(not_found);
         };
-        if at_ms == 0 {
+        if !is_known {
             return Err(ApiError::Unavailable("no event has come yet".to_owned()));
         }
         let plan = Plan::total(at_ms, over_ms, now_ms)?;

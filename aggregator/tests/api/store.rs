@@ -160,6 +160,11 @@ async fn what_is_kept_no_more_is_said() {
     let days_ms = BEGIN_MS - 95 * 86_400_000;
     for (query, status, part) in [
         (
+            "total?metric=retrans_segs&at_ms=0".to_owned(),
+            404,
+            "48 hours",
+        ),
+        (
             format!("total?metric=retrans_segs&at_ms={old_ms}"),
             404,
             "48 hours",
