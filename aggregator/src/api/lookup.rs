@@ -135,8 +135,13 @@ impl Question<'_> {
             Ok(found) => found,
             Err(error) => return self.without(from_ms, error, from_memory),
         };
-        if gathered.steps.is_empty() && !self.is_live() {
-            self.is_stored(&store).await?;
+        if gathered.steps.is_empty() {
+            // The store has not come so far, or nothing was said: memory knows, if anything does.
+            match from_memory() {
+                Some(steps) if !steps.points.is_empty() => return Ok(steps),
+                Some(_) => {}
+                None => self.is_stored(&store).await?,
+            }
         }
         let points = gathered.steps.iter();
         let points = points.filter_map(|(span, sum)| sum.point(*span, settled_ms, &options));
