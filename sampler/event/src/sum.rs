@@ -6,6 +6,7 @@
 //! nothing. Limits: a sum holds as many strata as it is given; who adds windows bounds the horizon.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use thiserror::Error;
 
@@ -81,7 +82,8 @@ pub struct WindowSum {
     flags: u32,
     start_ms: u64,
     end_ms: u64,
-    strata: BTreeMap<StratumKey, Stratum>,
+    /// On the heap, since a kilobyte each would be moved about and leave the tree's nodes half empty.
+    strata: BTreeMap<StratumKey, Box<Stratum>>,
     histograms: Histograms,
 }
 
@@ -128,14 +130,13 @@ impl WindowSum {
             instance: window.instance,
             rate_epoch: window.rate_epoch,
         };
-        if let Some(stratum) = self.strata.get(&key) {
-            stratum.fits(&key, rate, source_of(window))?;
+        match self.strata.entry(key) {
+            Entry::Occupied(mut held) => {
+                held.get().fits(held.key(), rate, source_of(window))?;
+                held.get_mut().add(window);
+            }
+            Entry::Vacant(new) => new.insert(Box::new(Stratum::empty(rate))).add(window),
         }
-
-        self.strata
-            .entry(key)
-            .or_insert_with(|| Stratum::empty(rate))
-            .add(window);
         self.histograms.add(window);
         self.cover(1, window.flags, window.window_start_ms, end_ms(window));
         Ok(())
@@ -207,7 +208,7 @@ impl WindowSum {
 
     /// The strata, in order of their keys.
     pub fn strata(&self) -> impl Iterator<Item = (&StratumKey, &Stratum)> {
-        self.strata.iter()
+        self.strata.iter().map(|(key, stratum)| (key, &**stratum))
     }
 
     /// Number of strata.
