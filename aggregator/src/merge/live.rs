@@ -113,7 +113,7 @@ impl Live {
         self.advance(end_ms, append_ms);
     }
 
-    /// Adds a window that the broker stamped with `append_ms`; duplicates are the caller's to drop.
+    /// Adds a window that was decoded, hence checked, and that the broker stamped with `append_ms`; duplicates are the caller's to drop.
     pub fn add(&mut self, window: &StreamWindow, append_ms: u64) -> Added {
         let start_ms = window.window_start_ms;
         let end_ms = start_ms.saturating_add(u64::from(window.window_ms));
@@ -136,7 +136,7 @@ impl Live {
             .entry(start_ms)
             .or_insert_with(|| WindowSum::new(window.stream.as_str()));
         let before = sum.strata_count();
-        let added = sum.add(window);
+        let added = sum.add_checked(window);
         self.held += sum.strata_count() - before;
         match added {
             Ok(()) if late => Added::Late,
