@@ -11,10 +11,6 @@ use clap::Parser;
 use service::exit;
 use tracing_subscriber::EnvFilter;
 
-/// Decoding and merging a window is dozens of small allocations; `cargo xtask bench merge` has what this one saves.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 fn main() -> ExitCode {
     let code = match &Cli::parse().command {
         Command::Run(args) => run(args),

@@ -32,10 +32,6 @@ mod walk;
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 
-/// The aggregator's own.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 /// Benches, by name.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 enum Bench {
