@@ -36,7 +36,7 @@ fn window(stream: &str, start_ms: u64) -> StreamWindow {
 fn filled(series: StreamSeries) -> Arc<Registry> {
     let ledger = Arc::new(Ledger::default());
     let (sender, _receiver) = queue(Capacity::DEFAULT, Arc::clone(&ledger));
-    let registry = Registry::new(series, Duration::from_secs(1), ledger);
+    let registry = Registry::new(series, Duration::from_secs(1), ledger, None);
     for second in 0..3 {
         for stream in ["news", "sport-1", "quo\"te"] {
             let window = window(stream, 60_000 + second * 1000);
@@ -343,6 +343,7 @@ async fn health_says_why_not() {
         StreamSeries::Off,
         Duration::from_secs(1),
         Arc::new(Ledger::default()),
+        None,
     );
     assert_eq!(
         registry.health(Instant::now()),
@@ -364,6 +365,7 @@ async fn healthz_answers_with_the_right_status() {
         StreamSeries::Off,
         Duration::from_secs(1),
         Arc::new(Ledger::default()),
+        None,
     ));
     let answer = get(&fresh, "/healthz", "").await;
     assert_eq!(
