@@ -7,7 +7,6 @@ use std::{
     fs,
     net::SocketAddr,
     path::Path,
-    process::{Child, Stdio},
     time::{Duration, Instant},
 };
 
@@ -21,12 +20,10 @@ use lab::{
         server::{Listen, Server},
     },
 };
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::{Pid, SysconfVar, sysconf},
-};
+use nix::unistd::{SysconfVar, sysconf};
 use sampler::kernel::memory::{KernelMemory, Size};
 
+use crate::daemons::Daemon;
 use crate::setup;
 
 const STREAMS: u16 = 200;
@@ -40,40 +37,19 @@ const MEASURED: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(60);
 const MIB: f64 = (1 << 20) as f64;
 
-/// The daemon; ended when dropped.
-struct Daemon {
-    process: Child,
-}
+/// The daemon under measurement.
+struct Measured(Daemon);
 
-impl Daemon {
+impl Measured {
     fn start(network: &Network, folder: &Path, brokers: &[String]) -> Result<Self> {
-        let program = std::env::current_exe()?.with_file_name("flowvitals-sampler");
-        ensure!(
-            program.exists(),
-            "{} is not built: cargo build --release -p sampler",
-            program.display()
-        );
         let file = folder.join("sampler.toml");
         fs::write(&file, config(network, folder, brokers)?)?;
-        let log = folder.join("log");
-        let process = network
-            .server()
-            .command(program)
-            .args(["run", "--config"])
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(&log)?)
-            .spawn()?;
-        let daemon = Self { process };
-        let said = || fs::read_to_string(&log).unwrap_or_default();
-        let attached = clock::wait_until(PATIENCE, || said().contains("attached at"));
-        ensure!(attached, "the daemon does not run: {}", said());
-        Ok(daemon)
+        let daemon = Daemon::start(network.server(), "flowvitals-sampler", &file, "attached at")?;
+        Ok(Self(daemon))
     }
 
     fn proc(&self, path: &str) -> Result<String> {
-        let path = format!("/proc/{}/{path}", self.process.id());
+        let path = format!("/proc/{}/{path}", self.0.id());
         fs::read_to_string(&path).context(path)
     }
 
@@ -115,7 +91,7 @@ impl Daemon {
     /// What the kernel says that its maps take, without the storage of flows, MiB.
     fn maps_mib(&self) -> Result<f64> {
         let mut bytes = std::collections::BTreeMap::new();
-        for entry in fs::read_dir(format!("/proc/{}/fdinfo", self.process.id()))? {
+        for entry in fs::read_dir(format!("/proc/{}/fdinfo", self.0.id()))? {
             let info = fs::read_to_string(entry?.path()).unwrap_or_default();
             let field = |name: &str| {
                 let value = info.lines().find_map(|line| line.strip_prefix(name))?;
@@ -126,18 +102,6 @@ impl Daemon {
             }
         }
         Ok(bytes.values().sum::<u64>() as f64 / MIB)
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // It folds and detaches by itself; killed if it does not.
-        let _ = kill(Pid::from_raw(self.process.id() as i32), Signal::SIGTERM);
-        let ended = || matches!(self.process.try_wait(), Ok(Some(_)));
-        if !clock::wait_until(Duration::from_secs(20), ended) {
-            let _ = self.process.kill();
-            let _ = self.process.wait();
-        }
     }
 }
 
@@ -207,7 +171,7 @@ fn broker(network: &Network) -> Result<Cluster> {
 /// The daemon by itself, then with all flows.
 fn measure(sink: &str, network: &Network, brokers: &[String]) -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let daemon = Daemon::start(network, folder.path(), brokers)?;
+    let daemon = Measured::start(network, folder.path(), brokers)?;
     print_use(&format!("{sink}, no flow"), &daemon)?;
     let servers = servers(network);
     let listens: Vec<_> = servers.iter().copied().map(Listen::new).collect();
@@ -225,7 +189,7 @@ fn measure(sink: &str, network: &Network, brokers: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn print_use(name: &str, daemon: &Daemon) -> Result<()> {
+fn print_use(name: &str, daemon: &Measured) -> Result<()> {
     let (begin, before) = (Instant::now(), daemon.cpu()?);
     std::thread::sleep(MEASURED);
     let cpu = daemon.cpu()? - before;

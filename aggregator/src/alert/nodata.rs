@@ -80,6 +80,25 @@ impl NoData {
         silent.map(|(name, _)| name.as_str())
     }
 
+    /// Takes in what another owner knew: whom to miss. The later word of a node counts.
+    pub fn merge(&mut self, other: &Self) {
+        for (name, theirs) in &other.nodes {
+            let room = self.nodes.len() < MAX_NODES;
+            match self.nodes.get_mut(name) {
+                Some(mine) if mine.heard_ms < theirs.heard_ms => *mine = *theirs,
+                Some(_) => {}
+                None if room => drop(self.nodes.insert(name.clone(), *theirs)),
+                None => {}
+            }
+        }
+    }
+
+    /// Whether it expects a node.
+    #[must_use]
+    pub fn expects(&self, node: &str) -> bool {
+        self.nodes.contains_key(node)
+    }
+
     /// Forgets nodes that were silent for too long.
     pub fn forget_before(&mut self, moment_ms: u64) {
         self.nodes.retain(|_, node| node.heard_ms >= moment_ms);

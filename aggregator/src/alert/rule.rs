@@ -8,6 +8,7 @@ use std::fmt;
 use glob::Pattern;
 use sampler_event::{Estimate, Insufficient, Metric};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Share of the expected nodes without data above which a stream counts as having none.
 pub const NO_DATA_ABOVE: f64 = 0.5;
@@ -76,10 +77,22 @@ impl RuleMetric {
         }
     }
 
+    /// Whether pulses carry it, so that it can be suspected before the window ends.
+    #[must_use]
+    pub const fn is_in_pulses(self) -> bool {
+        matches!(self, Self::RetransSegs | Self::RetransRatio)
+    }
+
     /// Whether it is a share, which reads best in percent.
     #[must_use]
     pub const fn is_share(self) -> bool {
         !matches!(self, Self::RetransSegs)
+    }
+}
+
+impl fmt::Display for RuleMetric {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str(self.name())
     }
 }
 
@@ -198,7 +211,7 @@ impl Rule {
 }
 
 /// What an alert is about: the key in the topics.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 pub struct Key {
     /// Name of the rule.
     pub rule: String,

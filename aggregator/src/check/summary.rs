@@ -2,8 +2,11 @@
 
 use std::io::{self, Write};
 
+use glob::Pattern;
+
 use super::surroundings::{Found, READ, written};
-use crate::config::{AlertRule, Config, Metric, StoreKind};
+use crate::alert::{Rule, RuleMetric};
+use crate::config::{Config, Http, StoreKind, active_in_words};
 
 /// Writes the summary; `found` is none when neither brokers nor machine were looked at.
 pub(super) fn write(config: &Config, found: Option<&Found>, out: &mut dyn Write) -> io::Result<()> {
@@ -20,12 +23,16 @@ pub(super) fn write(config: &Config, found: Option<&Found>, out: &mut dyn Write)
         "merge: a window is waited for until {} ms after its end; a node that is silent for {} s is expected no more",
         config.merge.lateness_ms, config.merge.node_forget_after_s
     )?;
-    writeln!(out, "store: {}", store_text(config))?;
+    let answer = match found {
+        Some(found) if found.store_answers => "; answers, and has its tables",
+        _ => "",
+    };
+    writeln!(out, "store: {}{answer}", store_text(config))?;
     let running = match found {
         Some(found) if found.already_running => " (one of our daemons answers there already)",
         _ => "",
     };
-    writeln!(out, "http: http://{}/{running}", config.http.listen)?;
+    writeln!(out, "http: {}{running}", http_text(&config.http))?;
     write_alerts(config, out)
 }
 
@@ -39,9 +46,9 @@ fn write_kafka(config: &Config, found: Option<&Found>, out: &mut dyn Write) -> i
         None => String::new(),
     };
     writeln!(out, "kafka: {brokers}{answer}")?;
-    let roles = config.roles.iter();
+    let roles = config.running().into_iter();
     let groups: Vec<_> = roles
-        .map(|role| format!("{} (role {role})", config.group(*role)))
+        .map(|role| format!("{} (role {role})", config.group(role)))
         .collect();
     writeln!(out, "consumer groups: {}", groups.join(", "))?;
     let partitions = |topic: &str| {
@@ -60,13 +67,37 @@ fn write_kafka(config: &Config, found: Option<&Found>, out: &mut dyn Write) -> i
 fn store_text(config: &Config) -> String {
     match config.store.kind {
         StoreKind::None => "none: what is older than a rule's horizon is in Kafka only".to_owned(),
-        StoreKind::Embedded => config.store.directory.display().to_string(),
+        StoreKind::Embedded => format!(
+            "embedded in {}: seconds for 48 hours, minutes for 90 days; one process writes, others stand by",
+            config.store.directory.display()
+        ),
         StoreKind::Cassandra => format!(
-            "keyspace {} at {}",
-            config.store.keyspace,
-            config.store.contact_points.join(" ")
+            "cassandra at {}, keyspace {}: seconds for 48 hours, minutes for 90 days; processes share the streams",
+            config.store.contact_points.join(" "),
+            config.store.keyspace
         ),
     }
+}
+
+/// Where it answers, and whom.
+pub(crate) fn http_text(http: &Http) -> String {
+    let scheme = match http.tls {
+        None => "http",
+        Some(_) => "https",
+    };
+    let from = match http.is_local() {
+        true => "this machine",
+        false => "anywhere",
+    };
+    let mut text = format!("{scheme}://{}/ answers who asks from {from}", http.listen);
+    if let Some(file) = &http.token_file {
+        text += &format!(" with a token of {}", file.display());
+    }
+    if let Some(ca) = http.tls.as_ref().and_then(|tls| tls.client_ca.as_ref()) {
+        let and = http.token_file.as_ref().map_or("", |_| " and");
+        text += &format!("{and} with a certificate that {} signed", ca.display());
+    }
+    text
 }
 
 fn write_alerts(config: &Config, out: &mut dyn Write) -> io::Result<()> {
@@ -82,33 +113,33 @@ fn write_alerts(config: &Config, out: &mut dyn Write) -> io::Result<()> {
     config
         .alerts
         .iter()
-        .try_for_each(|rule| writeln!(out, "  {}", rule_text(rule)))
+        .try_for_each(|rule| writeln!(out, "  {}", rule_text(&rule.rule)))
 }
 
-fn rule_text(rule: &AlertRule) -> String {
-    let streams: Vec<_> = rule.streams.iter().collect();
+fn rule_text(rule: &Rule) -> String {
+    let streams: Vec<_> = rule.streams.iter().map(Pattern::as_str).collect();
+    let (hold_s, clear_for_s) = (rule.hold_ms / 1_000, rule.clear_for_ms / 1_000);
     let mut text = format!("{}: each of {}: ", rule.name, streams.join(" "));
-    text += &match (rule.metric, rule.threshold) {
-        (Metric::NoData, _) | (_, None) => format!(
-            "fires when nothing arrived for {} s, and {} s more; clears after {} s with data",
-            rule.over_s, rule.hold_s, rule.clear_for_s
+    text += &match rule.metric {
+        RuleMetric::NoData => format!(
+            "fires when more than half of its nodes said nothing for {} s, and {hold_s} s more; clears after \
+             {clear_for_s} s with data",
+            rule.over_s
         ),
-        (metric, Some(threshold)) => format!(
-            "fires when {metric} over {} s is above {} for {} s (the lower bound of its 95 % interval, {} sampled flows \
-             or more); clears when it is below {} for {} s",
+        metric => format!(
+            "fires when {metric} over {} s is above {} for {hold_s} s (the lower bound of its 95 % interval, {} sampled \
+             flows or more); clears when it is below {} for {clear_for_s} s",
             rule.over_s,
-            threshold.above,
-            rule.hold_s,
+            rule.above,
             rule.min_flows,
-            rounded(threshold.clear_below),
-            rule.clear_for_s
+            rounded(rule.clear_below),
         ),
     };
     if rule.fast {
         text += "; suspected early from pulses";
     }
     if let Some(active) = rule.active {
-        text += &format!("; only {active}");
+        text += &format!("; only {}", active_in_words(active));
     }
     text += &format!("; severity {}", rule.severity);
     for (name, value) in &rule.labels {

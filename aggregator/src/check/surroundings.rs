@@ -7,8 +7,11 @@ use service::brokers::{self, AskError, Cluster};
 use service::port::{self, Port};
 use service::topics;
 
+use super::store;
+use crate::api::Access;
 use crate::config::{Config, ConfigError};
 use crate::consume::Kafka;
+use crate::publish::alertmanager::Settings;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -19,6 +22,8 @@ pub(super) struct Found {
     pub(super) warnings: Vec<String>,
     /// The brokers, if they answered.
     pub(super) cluster: Option<Cluster>,
+    /// The store answers, and its tables are there.
+    pub(super) store_answers: bool,
     /// The HTTP port is held by a daemon of ours.
     pub(super) already_running: bool,
 }
@@ -30,7 +35,14 @@ pub(super) fn look(config: &Config) -> Found {
         Ok(_) => ask_brokers(config, &mut found),
         Err(error) => found.errors.push(error),
     }
+    if let Err(error) = Settings::of(config) {
+        found.errors.push(error);
+    }
+    store::look(config, &mut found);
     look_at_port(config, &mut found);
+    if let Err(error) = Access::of(&config.http) {
+        found.errors.push(error.placed(config));
+    }
     found
 }
 
@@ -107,7 +119,7 @@ fn look_at_port(config: &Config, found: &mut Found) {
             place: config.place_or_file(config.places.http_listen.as_ref()),
             option: "http.listen".to_owned(),
             message: format!("{listen} cannot be bound: {error}"),
-            allowed: "a free loopback port".to_owned(),
+            allowed: "a free port of this machine".to_owned(),
         }),
     }
 }

@@ -59,25 +59,23 @@ fn a_right_file_is_summed_up() {
         "site = 'ams1'\nalertmanager.urls = ['http://127.0.0.1:9093']\nkafka.brokers = ['a:1', 'b:1']\n{RULES}"
     );
     let (code, out, err) = check(&text, true);
-    let not_yet =
-        "warning: alert rules are checked, but not evaluated yet: no alert will be raised\n";
-    assert_eq!((code, err.as_str()), (exit::OK, not_yet));
+    assert_eq!((code, err.as_str()), (exit::OK, ""));
     for line in [
         "site ams1\n",
         "configuration: main.toml, sha256 ",
         "kafka: a:1 b:1\n",
-        "consumer groups: flowvitals-alert (role alert)\n",
+        "consumer groups: flowvitals-alert (role alert), flowvitals-store (role store)\n",
         "reads: flowvitals.window.v1, flowvitals.pulse.v1, flowvitals.node.v1\n",
         "writes: flowvitals.alert.v1, flowvitals.state.v1, flowvitals.dlq.v1\n",
         "until 2000 ms after its end; a node that is silent for 900 s is expected no more\n",
-        "store: none",
-        "http: http://127.0.0.1:9741/\n",
+        "store: embedded in /var/lib/flowvitals/store",
+        "http: http://127.0.0.1:9741/ answers who asks from this machine\n",
         "alerts: go to their topic and to http://127.0.0.1:9093\nrules: 2\n",
         "  retransmissions: each of sport-* news: fires when retrans_ratio over 10 s is above 0.02 for 2 s (the lower \
          bound of its 95 % interval, 30 sampled flows or more); clears when it is below 0.014 for 30 s; suspected early \
          from pulses; only from 2026-11-22T19:45:00Z to 2026-11-22T22:45:00Z; severity page, team \"live\"\n",
-        "  dark: each of *: fires when nothing arrived for 20 s, and 2 s more; clears after 30 s with data; severity \
-         ticket\n",
+        "  dark: each of *: fires when more than half of its nodes said nothing for 20 s, and 2 s more; clears after \
+         30 s with data; severity ticket\n",
     ] {
         assert!(out.contains(line), "{line}\nis not in\n{out}");
     }
@@ -196,6 +194,26 @@ fn a_property_that_librdkafka_does_not_take() {
     // Offline it is not asked.
     let (code, _, _) = check(&listening(own_address(), "127.0.0.1:1", rest), true);
     assert_eq!(code, exit::OK);
+}
+
+#[test]
+fn files_of_the_interface_are_looked_at() {
+    let text = format!(
+        "[http]\nlisten = '{}'\ntoken_file = '/no/such/token'\n[kafka]\nbrokers = ['127.0.0.1:1']\n",
+        own_address()
+    );
+    let (code, _, err) = check(&text, false);
+    assert_eq!(code, exit::CONFIG);
+    let expected = "main.toml:3:14: http.token_file: /no/such/token: No such file";
+    assert!(err.contains(expected), "{err}");
+    // Offline they are not there to be looked at.
+    let (code, out, _) = check(&text, true);
+    assert_eq!(code, exit::OK);
+    assert!(out.contains("with a token of /no/such/token\n"), "{out}");
+    let (code, _, err) = check("http.listen = '0.0.0.0:9741'", true);
+    assert_eq!(code, exit::CONFIG);
+    let expected = "main.toml:1:15: http.listen: `0.0.0.0:9741` can be reached from outside, and anybody could ask";
+    assert!(err.starts_with(expected), "{err}");
 }
 
 #[test]

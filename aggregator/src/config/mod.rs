@@ -2,11 +2,13 @@
 //!
 //! In: text. Out: a typed [`Config`] that needs no further checks but those of the machine and the brokers, or everything
 //! that is wrong with it, each with its place. Reading is pure but for [`Config::load`] (the file).
-//! Flow: `source → reader → sections, rule, schedule → Config`.
+//! Flow: `source → reader → sections, http, rule, schedule → Config`.
 //!
 //! Limits: [`MAX_ALERTS`] rules, [`service::config::file::MAX_FILE_BYTES`]. What is not built yet is refused, not ignored.
 
+mod http;
 mod load;
+mod options;
 mod rule;
 mod schedule;
 mod sections;
@@ -14,10 +16,13 @@ mod sections;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+pub use http::{Http, Tls};
+pub(crate) use load::alerts;
 pub use load::read;
-pub use rule::{AlertRule, Globs, MIN_FLOWS, Metric, RulePlaces, Threshold};
-pub use schedule::Schedule;
-pub use sections::{Alertmanager, Http, Kafka, Merge, Role, Store, StoreKind};
+pub use rule::{AlertRule, MIN_FLOWS, RulePlaces};
+pub use schedule::in_words as active_in_words;
+pub(crate) use schedule::time_ms;
+pub use sections::{Alertmanager, Kafka, Merge, Role, Store, StoreKind};
 use service::config::file;
 pub use service::config::{ConfigError, ConfigErrors, ConfigWarning, Place, Source, Wrong};
 
@@ -62,15 +67,25 @@ pub struct Places {
     pub kafka_brokers: Option<Place>,
     /// `kafka.properties`, by name.
     pub kafka_properties: BTreeMap<String, Place>,
+    /// Options of `store` that say who we are and whom we trust, by name.
+    pub store: BTreeMap<&'static str, Place>,
     /// `http.listen`
     pub http_listen: Option<Place>,
+    /// `roles`
+    pub roles: Option<Place>,
+    /// `store.directory`
+    pub store_directory: Option<Place>,
+    /// `http.token_file` and the other files of the section, by name.
+    pub http_files: BTreeMap<&'static str, Place>,
+    /// Options of `alertmanager` that name files, by name.
+    pub alertmanager: BTreeMap<&'static str, Place>,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             site: DEFAULT_SITE.to_owned(),
-            roles: vec![Role::Alert],
+            roles: vec![Role::Alert, Role::Store],
             kafka: Kafka::default(),
             merge: Merge::default(),
             store: Store::default(),
@@ -96,31 +111,69 @@ impl Config {
         place.cloned().unwrap_or_else(|| Place::whole(&self.file))
     }
 
+    /// What is wrong with the option `name` of `[store]`, as only the machine can tell.
+    pub fn store_error(&self, name: &str, message: String, allowed: &str) -> ConfigError {
+        ConfigError {
+            place: self.place_or_file(self.places.store.get(name)),
+            option: format!("store.{name}"),
+            message,
+            allowed: allowed.to_owned(),
+        }
+    }
+
     /// Name of the consumer group of a role.
     pub fn group(&self, role: Role) -> String {
         format!("{}-{role}", self.kafka.group_prefix)
     }
 
-    /// What the file asks for and this version does not do yet.
-    pub fn not_yet(&self) -> Option<&'static str> {
-        let rules = !self.alerts.is_empty();
-        rules.then_some("alert rules are checked, but not evaluated yet: no alert will be raised")
+    /// What this process does: without a store there is nothing to store in.
+    pub fn running(&self) -> Vec<Role> {
+        let roles = self.roles.iter().copied();
+        let stores = self.store.kind != StoreKind::None;
+        roles
+            .filter(|role| stores || *role != Role::Store)
+            .collect()
+    }
+
+    /// Whether another one differs in nothing but the rules.
+    pub fn same_but_rules(&self, other: &Self) -> bool {
+        let Self {
+            site,
+            roles,
+            kafka,
+            merge,
+            store,
+            http,
+            alertmanager,
+            ..
+        } = self;
+        (site, roles, kafka) == (&other.site, &other.roles, &other.kafka)
+            && (merge, store) == (&other.merge, &other.store)
+            && (http, alertmanager) == (&other.http, &other.alertmanager)
     }
 
     /// What a file may leave open, but not one that is run.
     ///
     /// # Errors
-    /// If there are no brokers to consume from.
+    /// If there are no brokers to consume from, or nothing to do.
     pub fn ready_to_run(&self) -> Result<(), ConfigError> {
-        if !self.kafka.brokers.is_empty() {
-            return Ok(());
+        if self.kafka.brokers.is_empty() {
+            return Err(ConfigError {
+                place: self.place_or_file(self.places.kafka_brokers.as_ref()),
+                option: "kafka.brokers".to_owned(),
+                message: "is missing or empty: there is nothing to consume from".to_owned(),
+                allowed: "one or more of host:port, for example [\"127.0.0.1:19092\"]".to_owned(),
+            });
         }
-        Err(ConfigError {
-            place: self.place_or_file(self.places.kafka_brokers.as_ref()),
-            option: "kafka.brokers".to_owned(),
-            message: "is missing or empty: there is nothing to consume from".to_owned(),
-            allowed: "one or more of host:port, for example [\"127.0.0.1:19092\"]".to_owned(),
-        })
+        if self.running().is_empty() {
+            return Err(ConfigError {
+                place: self.place_or_file(self.places.roles.as_ref()),
+                option: "roles".to_owned(),
+                message: "there is nothing to do: store.kind is \"none\"".to_owned(),
+                allowed: "\"alert\" as well, or another store.kind".to_owned(),
+            });
+        }
+        Ok(())
     }
 }
 

@@ -1,8 +1,5 @@
 //! One `[[alert]]`: which streams it watches, what it measures, when it fires and clears.
 
-use std::collections::BTreeMap;
-use std::fmt;
-
 use glob::Pattern;
 use service::config::error::{Findings, Place, Wrong};
 use service::config::labels;
@@ -10,7 +7,8 @@ use service::config::names::{self, MAX_NAME_BYTES};
 use service::config::reader::{Parsed, Section, choice, number, text, type_error, whole};
 use toml::de::DeValue;
 
-use super::schedule::Schedule;
+use super::schedule;
+use crate::alert::{Active, Rule, RuleMetric};
 
 /// Evidence below which intervals were never held against the truth, distinct flows.
 pub const MIN_FLOWS: u64 = 30;
@@ -18,116 +16,38 @@ pub const MIN_FLOWS: u64 = 30;
 const CLEAR_SHARE: f64 = 0.7;
 /// Longest glob, bytes.
 const MAX_GLOB_BYTES: usize = 128;
-/// Raised by the aggregator itself, always.
-const WATCHDOG: &str = "FlowvitalsWatchdog";
+/// Raised by the aggregator itself: always, and when it is asked to.
+const OWN: [&str; 2] = ["FlowvitalsWatchdog", "FlowvitalsTest"];
 
-/// What a rule measures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Metric {
-    /// Segments retransmitted in `over_s`, an estimate for all flows.
-    RetransSegs,
-    /// Segments retransmitted by segments sent.
-    RetransRatio,
-    /// Stalled by busy time.
-    StallRatio,
-    /// Round-trip samples above the stream's `rtt_slow_us` by all.
-    RttSlowRatio,
-    /// Open flows with data waiting and no progress by all that are open.
-    FlowsSilentRatio,
-    /// No window of the stream arrived for `over_s`.
-    NoData,
-}
+/// Its names in the file.
+const METRICS: [(&str, RuleMetric); 6] = {
+    let [a, b, c, d, e, f] = RuleMetric::ALL;
+    [
+        (a.name(), a),
+        (b.name(), b),
+        (c.name(), c),
+        (d.name(), d),
+        (e.name(), e),
+        (f.name(), f),
+    ]
+};
 
-const METRICS: [(&str, Metric); 6] = [
-    ("retrans_segs", Metric::RetransSegs),
-    ("retrans_ratio", Metric::RetransRatio),
-    ("stall_ratio", Metric::StallRatio),
-    ("rtt_slow_ratio", Metric::RttSlowRatio),
-    ("flows_silent_ratio", Metric::FlowsSilentRatio),
-    ("no_data", Metric::NoData),
-];
-
-impl Metric {
-    /// Whether pulses carry it, so that it can be suspected before the window ends.
-    #[must_use]
-    pub fn is_in_pulses(self) -> bool {
-        matches!(self, Self::RetransSegs | Self::RetransRatio)
-    }
-
-    /// What its threshold may be.
-    fn threshold_range(self) -> (f64, &'static str) {
-        match self {
-            Self::RetransSegs => (1e12, "a number of segments above 0"),
-            _ => (
-                1.0 - f64::EPSILON,
-                "a number above 0 and below 1: a share, 0.02 is 2 %",
-            ),
-        }
+/// What the threshold of a metric may be.
+const fn threshold_range(metric: RuleMetric) -> (f64, &'static str) {
+    match metric {
+        RuleMetric::RetransSegs => (1e12, "a number of segments above 0"),
+        _ => (
+            1.0 - f64::EPSILON,
+            "a number above 0 and below 1: a share, 0.02 is 2 %",
+        ),
     }
 }
 
-impl fmt::Display for Metric {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let named = METRICS.iter().find(|(_, metric)| metric == self);
-        f.write_str(named.map_or("", |(name, _)| name))
-    }
-}
-
-/// Names of streams, with wildcards; never empty.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Globs(Vec<Pattern>);
-
-impl Globs {
-    /// Whether one of them takes a stream.
-    #[must_use]
-    pub fn take(&self, stream: &str) -> bool {
-        self.0.iter().any(|glob| glob.matches(stream))
-    }
-
-    /// Each as it is written.
-    pub fn iter(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(Pattern::as_str)
-    }
-}
-
-/// Between what values a rule fires and clears; in the metric's unit.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Threshold {
-    /// The interval's lower bound must be above it.
-    pub above: f64,
-    /// The value must be below it to clear; at most `above`.
-    pub clear_below: f64,
-}
-
-/// A rule.
+/// A rule and where it stands.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AlertRule {
-    /// Its name: unique, at most 64 bytes.
-    pub name: String,
-    /// The streams it watches, each on its own.
-    pub streams: Globs,
-    /// What it measures.
-    pub metric: Metric,
-    /// Horizon of the measurement.
-    pub over_s: u32,
-    /// Its limits; none for [`Metric::NoData`], which has no value.
-    pub threshold: Option<Threshold>,
-    /// How long it must be crossed before it fires.
-    pub hold_s: u32,
-    /// How long it must be over before it clears.
-    pub clear_for_s: u32,
-    /// Fewer distinct sampled flows are too little evidence.
-    pub min_flows: u64,
-    /// Whether pulses are watched for an early suspicion.
-    pub fast: bool,
-    /// When it is in force; none: always.
-    pub active: Option<Schedule>,
-    /// The label `severity`.
-    pub severity: String,
-    /// More labels.
-    pub labels: BTreeMap<String, String>,
-    /// More annotations.
-    pub annotations: BTreeMap<String, String>,
+    /// What it says.
+    pub rule: Rule,
     /// Where it stands; not part of the meaning.
     pub places: RulePlaces,
 }
@@ -175,7 +95,7 @@ impl AlertRule {
         );
         let min_flows = read_min_flows(&mut section, metric, findings);
         let fast = read_fast(&mut section, metric, findings);
-        let active = section.optional(findings, "active", schedule);
+        let active = section.optional(findings, "active", active);
         let severity = section.or(findings, "severity", Self::SEVERITY.to_owned(), |value| {
             names::name(text(value)?, MAX_NAME_BYTES)
         });
@@ -188,24 +108,24 @@ impl AlertRule {
             .map(|table| labels::annotations(table, "rule", findings))
             .unwrap_or_default();
         section.end(findings, &[]);
-        let metric = metric?;
-        if metric != Metric::NoData {
-            threshold?;
-        }
+        let (above, clear_below) = threshold?;
         Some(Self {
-            name: name?,
-            streams: streams?,
-            metric,
-            over_s: over_s as u32,
-            threshold,
-            hold_s: hold_s as u32,
-            clear_for_s: clear_for_s as u32,
-            min_flows,
-            fast,
-            active,
-            severity,
-            labels,
-            annotations,
+            rule: Rule {
+                name: name?,
+                streams: streams?,
+                metric: metric?,
+                over_s: over_s as u32,
+                above,
+                hold_ms: hold_s * 1_000,
+                clear_below,
+                clear_for_ms: clear_for_s * 1_000,
+                min_flows,
+                fast,
+                active,
+                severity,
+                labels,
+                annotations,
+            },
             places: RulePlaces {
                 name: name_place.unwrap_or_else(|| place.clone()),
                 alert: place,
@@ -230,15 +150,15 @@ fn required<'a, T>(
 
 fn rule_name(value: &DeValue<'_>) -> Parsed<String> {
     match text(value)? {
-        WATCHDOG => Err(Wrong::new(
-            format!("`{WATCHDOG}` is raised by the aggregator itself"),
+        name if OWN.contains(&name) => Err(Wrong::new(
+            format!("`{name}` is raised by the aggregator itself"),
             "another name",
         )),
         name => names::name(name, MAX_NAME_BYTES),
     }
 }
 
-fn read_streams(section: &mut Section<'_>, findings: &mut Findings) -> Option<Globs> {
+fn read_streams(section: &mut Section<'_>, findings: &mut Findings) -> Option<Vec<Pattern>> {
     let before = findings.errors.len();
     let globs = section.list(findings, "streams", glob);
     if globs.is_empty() && findings.errors.len() == before {
@@ -250,7 +170,7 @@ fn read_streams(section: &mut Section<'_>, findings: &mut Findings) -> Option<Gl
         );
     }
     let globs: Vec<_> = globs.into_iter().map(|(_, glob)| glob).collect();
-    (!globs.is_empty()).then_some(Globs(globs))
+    (!globs.is_empty()).then_some(globs)
 }
 
 const GLOB_FORMS: &str = "names of streams, with * for any text, ? for any character and [a-c] for one of some, \
@@ -292,20 +212,20 @@ fn refuse_without_value(
     place.is_some()
 }
 
-/// None if there is none to have, or it is wrong.
+/// `above` and `clear_below`; none if they are wrong. A rule without a value has none to read, and no use for them.
 fn read_threshold(
     section: &mut Section<'_>,
-    metric: Option<Metric>,
+    metric: Option<RuleMetric>,
     findings: &mut Findings,
-) -> Option<Threshold> {
-    if metric == Some(Metric::NoData) {
+) -> Option<(f64, f64)> {
+    if metric == Some(RuleMetric::NoData) {
         for key in ["above", "clear_below"] {
             refuse_without_value(section, findings, key);
         }
-        return None;
+        return Some((0.0, 0.0));
     }
     // Of a metric that is not known only the sign can be judged.
-    let (most, allowed) = metric.map_or((f64::MAX, "a number above 0"), Metric::threshold_range);
+    let (most, allowed) = metric.map_or((f64::MAX, "a number above 0"), threshold_range);
     let above = required(section, findings, "above", |value| {
         positive(value, most, allowed)
     });
@@ -322,10 +242,7 @@ fn read_threshold(
         }
     });
     let above = above?;
-    Some(Threshold {
-        above,
-        clear_below: clear_below.unwrap_or(above * CLEAR_SHARE),
-    })
+    Some((above, clear_below.unwrap_or(above * CLEAR_SHARE)))
 }
 
 fn positive(value: &DeValue<'_>, most: f64, allowed: &str) -> Parsed<f64> {
@@ -338,10 +255,10 @@ fn positive(value: &DeValue<'_>, most: f64, allowed: &str) -> Parsed<f64> {
 
 fn read_min_flows(
     section: &mut Section<'_>,
-    metric: Option<Metric>,
+    metric: Option<RuleMetric>,
     findings: &mut Findings,
 ) -> u64 {
-    if metric == Some(Metric::NoData) {
+    if metric == Some(RuleMetric::NoData) {
         refuse_without_value(section, findings, "min_flows");
         return MIN_FLOWS;
     }
@@ -359,8 +276,12 @@ fn read_min_flows(
     min_flows
 }
 
-fn read_fast(section: &mut Section<'_>, metric: Option<Metric>, findings: &mut Findings) -> bool {
-    let can = metric.is_none_or(Metric::is_in_pulses);
+fn read_fast(
+    section: &mut Section<'_>,
+    metric: Option<RuleMetric>,
+    findings: &mut Findings,
+) -> bool {
+    let can = metric.is_none_or(RuleMetric::is_in_pulses);
     section.or(findings, "fast", can, |value| match value.as_bool() {
         Some(true) if !can => Err(Wrong::new(
             "pulses do not carry this metric",
@@ -371,6 +292,6 @@ fn read_fast(section: &mut Section<'_>, metric: Option<Metric>, findings: &mut F
     })
 }
 
-fn schedule(value: &DeValue<'_>) -> Parsed<Schedule> {
-    text(value)?.parse()
+fn active(value: &DeValue<'_>) -> Parsed<Active> {
+    schedule::parse(text(value)?)
 }

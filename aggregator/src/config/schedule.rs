@@ -2,60 +2,43 @@
 //!
 //! Times are those of RFC 3339, lengths those of ISO 8601 up to weeks: months and years have no fixed length.
 
-use std::fmt;
-use std::str::FromStr;
-
 use jiff::{SpanRelativeTo, Timestamp};
 use service::config::Wrong;
+
+use crate::alert::Active;
 
 const ALLOWED: &str = "a time with its zone, a slash and a length of at most 366 days, for example \
      2026-11-22T19:45:00Z/PT3H or 2026-11-22T20:45:00+01:00/P1DT12H";
 /// Longest interval: an event, not a rule for good.
 const MAX_MS: u64 = 366 * 24 * 3_600_000;
 
-/// A span of time, its end outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Schedule {
-    /// Its beginning, Unix ms.
-    pub begin_ms: u64,
-    /// Its end, Unix ms; after the beginning.
-    pub end_ms: u64,
-}
-
-impl Schedule {
-    /// Whether a moment, Unix ms, is inside.
-    #[must_use]
-    pub fn holds(&self, at_ms: u64) -> bool {
-        (self.begin_ms..self.end_ms).contains(&at_ms)
+/// Reads one.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn parse(text: &str) -> Result<Active, Wrong> {
+    let wrong = |message: String| Wrong::new(message, ALLOWED);
+    let (begin, length) = text.split_once('/').ok_or_else(|| {
+        wrong(format!(
+            "`{text}` has no slash between beginning and length"
+        ))
+    })?;
+    let begin_ms = time_ms(begin)
+        .ok_or_else(|| wrong(format!("`{begin}` is not a time of RFC 3339 after 1970")))?;
+    let length_ms = length_ms(length)
+        .ok_or_else(|| wrong(format!("`{length}` is not a length of ISO 8601")))?;
+    if !(1..=MAX_MS).contains(&length_ms) {
+        return Err(wrong(format!("`{length}` is out of range")));
     }
+    Ok(Active {
+        begin_ms,
+        end_ms: begin_ms.saturating_add(length_ms),
+    })
 }
 
-impl FromStr for Schedule {
-    type Err = Wrong;
-
-    fn from_str(text: &str) -> Result<Self, Wrong> {
-        let wrong = |message: String| Wrong::new(message, ALLOWED);
-        let (begin, length) = text.split_once('/').ok_or_else(|| {
-            wrong(format!(
-                "`{text}` has no slash between beginning and length"
-            ))
-        })?;
-        let begin_ms = begin_ms(begin)
-            .ok_or_else(|| wrong(format!("`{begin}` is not a time of RFC 3339 after 1970")))?;
-        let length_ms = length_ms(length)
-            .ok_or_else(|| wrong(format!("`{length}` is not a length of ISO 8601")))?;
-        if !(1..=MAX_MS).contains(&length_ms) {
-            return Err(wrong(format!("`{length}` is out of range")));
-        }
-        Ok(Self {
-            begin_ms,
-            end_ms: begin_ms.saturating_add(length_ms),
-        })
-    }
-}
-
-/// jiff also takes a blank for the T, hours without minutes and a zone in brackets: more than the option promises.
-fn begin_ms(text: &str) -> Option<u64> {
+/// A time of RFC 3339 with its zone, Unix ms. jiff also takes a blank for the T, hours without minutes and a zone in brackets: more
+/// than the options promise.
+pub(crate) fn time_ms(text: &str) -> Option<u64> {
     let is_rfc3339 = text.len() >= "2026-11-22T19:45:00Z".len()
         && text.get(10..11) == Some("T")
         && text
@@ -81,10 +64,8 @@ fn length_ms(text: &str) -> Option<u64> {
 }
 
 /// Both ends in UTC.
-impl fmt::Display for Schedule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "from {} to {}", utc(self.begin_ms), utc(self.end_ms))
-    }
+pub fn in_words(active: Active) -> String {
+    format!("from {} to {}", utc(active.begin_ms), utc(active.end_ms))
 }
 
 fn utc(at_ms: u64) -> String {
@@ -100,11 +81,11 @@ mod tests {
 
     #[track_caller]
     fn spans(text: &str, begin_ms: u64, length_ms: u64) {
-        let expected = Schedule {
+        let expected = Active {
             begin_ms,
             end_ms: begin_ms + length_ms,
         };
-        assert_eq!(text.parse::<Schedule>(), Ok(expected), "{text}");
+        assert_eq!(parse(text), Ok(expected), "{text}");
     }
 
     /// `date -ud 2026-11-22T19:45:00Z +%s`
@@ -126,7 +107,7 @@ mod tests {
     #[test]
     fn what_is_none() {
         let check = |text: &str, expected: &str| {
-            let wrong = text.parse::<Schedule>().expect_err(text);
+            let wrong = parse(text).expect_err(text);
             assert!(
                 wrong.message.contains(expected),
                 "{text}: {}",
@@ -174,14 +155,10 @@ mod tests {
     }
 
     #[test]
-    fn the_end_is_outside() {
-        let schedule: Schedule = "2026-11-22T19:45:00Z/PT1S".parse().expect("right");
-        assert!(!schedule.holds(BEGIN_MS - 1));
-        assert!(schedule.holds(BEGIN_MS));
-        assert!(schedule.holds(BEGIN_MS + 999));
-        assert!(!schedule.holds(BEGIN_MS + 1_000));
+    fn both_ends_are_said() {
+        let active = parse("2026-11-22T19:45:00Z/PT1S").expect("right");
         assert_eq!(
-            schedule.to_string(),
+            in_words(active),
             "from 2026-11-22T19:45:00Z to 2026-11-22T19:45:01Z"
         );
     }
@@ -189,8 +166,8 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn any_text_is_read_or_refused(text in "[-0-9TZPDHMSWY:+./é \\[\\]]{0,48}|2026-1[0-9]-[0-9]{2}T[0-9:.]{2,9}[Z+-]/P[0-9TDHMSW.]{0,40}") {
-            if let Ok(schedule) = text.parse::<Schedule>() {
-                proptest::prop_assert!(schedule.begin_ms < schedule.end_ms);
+            if let Ok(active) = parse(&text) {
+                proptest::prop_assert!(active.begin_ms < active.end_ms);
             }
         }
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
+use crate::alert::{Active, Rule, RuleMetric};
 
 fn parse(text: &str) -> Result<Config, ConfigErrors> {
     read(Source::new("a.toml", text))
@@ -53,8 +54,8 @@ fn check_option(line: &str, expected: &[&str]) {
 
 /// The rule that says only what `line` adds to [`RULE`].
 #[track_caller]
-fn rule(line: &str) -> AlertRule {
-    good(&format!("{RULE}{line}")).alerts.remove(0)
+fn rule(line: &str) -> Rule {
+    good(&format!("{RULE}{line}")).alerts.remove(0).rule
 }
 
 fn defaults_like(config: &Config) -> Config {
@@ -76,7 +77,7 @@ fn defaults_are_those_of_the_contract() {
     let c = Config::default();
     assert_eq!(
         (c.site.as_str(), c.roles.as_slice()),
-        ("default", &[Role::Alert][..])
+        ("default", &[Role::Alert, Role::Store][..])
     );
     assert_eq!(
         (c.kafka.brokers.len(), c.kafka.group_prefix.as_str()),
@@ -88,7 +89,7 @@ fn defaults_are_those_of_the_contract() {
         (c.merge.lateness_ms, c.merge.node_forget_after_s),
         (2_000, 900)
     );
-    assert_eq!(c.store.kind, StoreKind::None);
+    assert_eq!(c.store.kind, StoreKind::Embedded);
     assert_eq!(c.store.directory, Path::new("/var/lib/flowvitals/store"));
     assert_eq!(c.store.contact_points, ["127.0.0.1:9042"]);
     assert_eq!(
@@ -103,23 +104,23 @@ fn defaults_are_those_of_the_contract() {
 fn defaults_of_a_rule() {
     let r = rule("");
     assert_eq!(
-        (r.over_s, r.hold_s, r.clear_for_s, r.min_flows),
-        (10, 2, 30, 30)
+        (r.over_s, r.hold_ms, r.clear_for_ms, r.min_flows),
+        (10, 2_000, 30_000, 30)
     );
-    let threshold = r.threshold.expect("a threshold");
-    assert_eq!(threshold.above, 0.02);
-    assert!(
-        (threshold.clear_below - 0.014).abs() < 1e-12,
-        "{threshold:?}"
-    );
+    assert_eq!(r.above, 0.02);
+    assert!((r.clear_below - 0.014).abs() < 1e-12, "{}", r.clear_below);
     assert_eq!(
         (r.fast, r.active, r.severity.as_str()),
         (true, None, "page")
     );
     assert_eq!((r.labels.len(), r.annotations.len()), (0, 0));
-    assert!(!good(&RULE.replace("retrans_ratio", "stall_ratio")).alerts[0].fast);
-    let no_data = &good(NO_DATA).alerts[0];
-    assert_eq!((no_data.threshold, no_data.fast), (None, false));
+    assert!(
+        !good(&RULE.replace("retrans_ratio", "stall_ratio")).alerts[0]
+            .rule
+            .fast
+    );
+    let no_data = &good(NO_DATA).alerts[0].rule;
+    assert_eq!((no_data.metric, no_data.fast), (RuleMetric::NoData, false));
 }
 
 const EXAMPLE: &str = include_str!("../../../deploy/config/aggregator.toml");
@@ -145,6 +146,8 @@ fn the_commented_values_of_the_example_are_the_defaults() {
     let (whole, rules) = EXAMPLE.split_once("# [[alert]]").expect("an example rule");
     let shown: String = whole
         .lines()
+        // The other way to log in at the Alertmanagers; both at once are refused.
+        .filter(|line| !line.starts_with("# token_file"))
         .map(|line| match line.strip_prefix("# ") {
             Some(option) if is_option(option) => format!("{option}\n"),
             _ => format!("{line}\n"),
@@ -162,13 +165,27 @@ fn the_commented_values_of_the_example_are_the_defaults() {
             tls_ca: Some("/etc/flowvitals/cassandra-ca.pem".into()),
             ..default.store
         },
+        http: Http {
+            tls: Some(Tls {
+                cert: "/etc/flowvitals/http-cert.pem".into(),
+                key: "/etc/flowvitals/http-key.pem".into(),
+                client_ca: Some("/etc/flowvitals/clients-ca.pem".into()),
+            }),
+            ..default.http
+        },
+        alertmanager: Alertmanager {
+            username: Some("flowvitals".to_owned()),
+            password_file: Some("/etc/flowvitals/alertmanager.password".into()),
+            tls_ca: Some("/etc/flowvitals/alertmanager-ca.pem".into()),
+            ..default.alertmanager
+        },
         places: config.places.clone(),
-        warnings: config.warnings.clone(), // what a store that is none has no use for
+        warnings: config.warnings.clone(), // what an embedded store has no use for
         ..defaults_like(&config)
     };
     assert_eq!(config, expected);
     assert_eq!(config.kafka.properties.len(), 2);
-    assert_eq!(config.warnings.len(), 7);
+    assert_eq!(config.warnings.len(), 2);
 
     let lines: String = rules
         .lines()
@@ -177,32 +194,33 @@ fn the_commented_values_of_the_example_are_the_defaults() {
         .map(|line| format!("{line}\n"))
         .collect();
     let config = good(&format!("[[alert]]\n{lines}"));
-    let shown = &config.alerts[0];
-    let bare = AlertRule {
+    let shown = &config.alerts[0].rule;
+    let bare = Rule {
         name: "retransmissions".to_owned(),
         streams: shown.streams.clone(),
         active: shown.active,
         labels: shown.labels.clone(),
         annotations: shown.annotations.clone(),
-        places: shown.places.clone(),
-        threshold: shown.threshold,
+        clear_below: shown.clear_below,
         ..rule("")
     };
     assert_eq!(*shown, bare);
-    let threshold = shown.threshold.expect("a threshold");
-    assert_eq!((threshold.above, threshold.clear_below), (0.02, 0.014));
+    assert_eq!((shown.above, shown.clear_below), (0.02, 0.014));
     assert!(shown.active.is_some());
     assert_eq!((shown.labels.len(), shown.annotations.len()), (1, 1));
-    assert_eq!(shown.streams.iter().collect::<Vec<_>>(), ["sport-*"]);
+    assert!(shown.watches("sport-1") && !shown.watches("news"));
 }
 
-/// Every option that the reader knows is in the example, or said to be refused.
+/// Every option that the reader knows is in the example.
 #[test]
 fn the_example_names_every_option() {
     let tables = [
         ("", vec!["site", "roles"]),
         ("[kafka]\n", vec!["brokers", "group_prefix", "properties"]),
-        ("[merge]\n", vec!["lateness_ms", "node_forget_after_s"]),
+        (
+            "[merge]\n",
+            vec!["lateness_ms", "node_forget_after_s", "max_windows"],
+        ),
         (
             "[store]\n",
             vec![
@@ -216,8 +234,14 @@ fn the_example_names_every_option() {
                 "tls_ca",
             ],
         ),
-        ("[http]\n", vec!["listen"]),
-        ("[alertmanager]\n", vec!["urls"]),
+        (
+            "[http]\n",
+            vec!["listen", "token_file", "tls_cert", "tls_key", "client_ca"],
+        ),
+        (
+            "[alertmanager]\n",
+            vec!["urls", "username", "password_file", "token_file", "tls_ca"],
+        ),
         (
             RULE,
             vec![
@@ -258,9 +282,6 @@ fn the_example_names_every_option() {
             );
         }
     }
-    for refused in ["token_file", "tls_cert", "tls_key", "client_ca"] {
-        assert!(EXAMPLE.contains(refused), "{refused}");
-    }
 }
 
 /// The file that the contract shows is accepted but for what is not built, and means what it says.
@@ -275,18 +296,7 @@ fn the_contract_is_accepted() {
         .expect("a section on aggregator.toml");
     let (_, rest) = rest.split_once("```toml\n").expect("a file");
     let (text, _) = rest.split_once("```").expect("its end");
-    check(
-        text,
-        &[
-            "2:19: roles: `store` is not built yet (allowed: \"alert\")",
-            "11:8: store.kind: `embedded` is not built yet (allowed: \"none\")",
-        ],
-    );
-    let config = good(
-        &text
-            .replace("\"alert\", \"store\"", "\"alert\"")
-            .replace("\"embedded\"", "\"none\""),
-    );
+    let config = good(text);
     let default = Config::default();
     assert_eq!(config.site, "ams1");
     assert_eq!(
@@ -299,8 +309,8 @@ fn the_contract_is_accepted() {
     );
     assert_eq!(config.kafka.brokers, ["127.0.0.1:19092"]);
     assert_eq!(config.alertmanager.urls, ["http://127.0.0.1:9093"]);
-    assert_eq!(config.alerts[0].metric, Metric::RetransRatio);
-    assert_eq!(config.alerts[0].annotations["runbook_url"], "");
+    assert_eq!(config.alerts[0].rule.metric, RuleMetric::RetransRatio);
+    assert_eq!(config.alerts[0].rule.annotations["runbook_url"], "");
 }
 
 #[test]
@@ -363,6 +373,7 @@ fn a_full_file() {
     let [first, dark] = config.alerts.as_slice() else {
         panic!("two rules")
     };
+    let (first, dark) = (&first.rule, &dark.rule);
     for (stream, taken) in [
         ("sport-1", true),
         ("sport-", true),
@@ -371,26 +382,20 @@ fn a_full_file() {
         ("Sport-1", false),
         ("a-sport-1", false),
     ] {
-        assert_eq!(first.streams.take(stream), taken, "{stream}");
+        assert_eq!(first.watches(stream), taken, "{stream}");
     }
     assert_eq!(
-        (first.metric, first.over_s, first.hold_s),
-        (Metric::RetransSegs, 300, 0)
+        (first.metric, first.over_s, first.hold_ms),
+        (RuleMetric::RetransSegs, 300, 0)
     );
+    assert_eq!((first.above, first.clear_below), (500.0, 500.0));
     assert_eq!(
-        first.threshold,
-        Some(Threshold {
-            above: 500.0,
-            clear_below: 500.0
-        })
-    );
-    assert_eq!(
-        (first.clear_for_s, first.min_flows, first.fast),
-        (1, 100, false)
+        (first.clear_for_ms, first.min_flows, first.fast),
+        (1_000, 100, false)
     );
     assert_eq!(
         first.active,
-        Some(Schedule {
+        Some(Active {
             begin_ms: 1_795_376_700_000,
             end_ms: 1_795_387_500_000
         })
@@ -400,7 +405,7 @@ fn a_full_file() {
         ("ticket", "1")
     );
     assert_eq!(first.annotations["stream"], "own words");
-    assert_eq!((dark.metric, dark.over_s), (Metric::NoData, 20));
+    assert_eq!((dark.metric, dark.over_s), (RuleMetric::NoData, 20));
 }
 
 #[test]
@@ -477,40 +482,6 @@ fn what_is_not_built_is_refused() {
         "[forward]\nbrokers = []",
         &["1:2: forward: is not built yet; remove it"],
     );
-    check(
-        "roles = ['store']",
-        &["1:10: roles: `store` is not built yet (allowed: \"alert\")"],
-    );
-    check(
-        "roles = ['alert', 'store']",
-        &["1:19: roles: `store` is not built yet"],
-    );
-    check(
-        "[store]\nkind = 'embedded'",
-        &["2:8: store.kind: `embedded` is not built yet (allowed: \"none\")"],
-    );
-    check(
-        "[store]\nkind = 'cassandra'",
-        &["2:8: store.kind: `cassandra` is not built yet (allowed: \"none\")"],
-    );
-    check(
-        "[http]\nlisten = '0.0.0.0:9741'\ntoken_file = '/t'\ntls_cert = '/c'\ntls_key = '/k'\nclient_ca = '/a'",
-        &[
-            "2:10: http.listen: `0.0.0.0:9741` can be reached from outside (allowed: a loopback address with port, \
-             such as 127.0.0.1:9741 or [::1]:9741; any other needs token_file, or tls_cert, tls_key and client_ca, \
-             which are not built yet)",
-            "3:1: http.token_file: is not built yet; remove it",
-            "4:1: http.tls_cert: is not built yet",
-            "5:1: http.tls_key: is not built yet",
-            "6:1: http.client_ca: is not built yet",
-        ],
-    );
-    check(
-        "[alertmanager]\nurls = ['https://a:9093']",
-        &[
-            "2:9: alertmanager.urls: `https://a:9093`: https is not built yet (allowed: http://host:port",
-        ],
-    );
 }
 
 #[test]
@@ -519,7 +490,7 @@ fn everything_that_is_wrong_is_reported() {
         "site = 7\nroles = []\n[kafka]\nbrokers = ['x']\n[[alert]]\nmetric = 'loss'\nover_s = 301\n",
         &[
             "1:8: site: is of type integer (allowed: a text in quotes)",
-            "2:9: roles: is empty: there is nothing to do (allowed: \"alert\")",
+            "2:9: roles: is empty: there is nothing to do (allowed: \"alert\", \"store\")",
             "4:12: kafka.brokers: `x` is not a broker's address",
             "5:1: alert.name: is missing (allowed: name = … in every [[alert]])",
             "5:1: alert.streams: is missing or empty: the rule watches nothing",
@@ -633,38 +604,38 @@ fn sections() {
 }
 
 #[test]
-fn what_a_store_that_is_none_has_no_use_for() {
+fn what_a_store_has_no_use_for() {
     check_warnings(
-        "[store]\ndirectory = '/a'\nkeyspace = 'b'",
+        "[store]\nkind = 'none'\ndirectory = '/a'\nkeyspace = 'b'",
         &[
-            "2:13: store.directory: has no effect",
-            "3:12: store.keyspace: has no effect",
+            "3:13: store.directory: has no effect: nothing is stored",
+            "4:12: store.keyspace: has no effect: nothing is stored",
         ],
     );
     check_warnings("[store]\nkind = 'none'", &[]);
+    // The contract's file has Cassandra's defaults beside an embedded store.
+    check_warnings(
+        "[store]\ndirectory = '/a'\nkeyspace = 'flowvitals'\nusername = 'b'",
+        &["4:12: store.username: has no effect: the store is embedded"],
+    );
 }
 
 #[test]
-fn only_this_machine_may_ask() {
-    for wrong in [
-        "0.0.0.0:9741",
-        "[::]:9741",
-        "192.0.2.1:9741",
-        "[::ffff:192.0.2.1]:9741",
-    ] {
-        check(
-            &format!("[http]\nlisten = '{wrong}'"),
-            &[&format!(
-                "2:10: http.listen: `{wrong}` can be reached from outside"
-            )],
-        );
-    }
-    for wrong in ["9741", "127.0.0.1", "localhost:9741", "127.0.0.1:0"] {
-        check(
-            &format!("[http]\nlisten = '{wrong}'"),
-            &["2:10: http.listen: "],
-        );
-    }
+fn without_a_store_there_is_nothing_to_store_in() {
+    let brokers = "kafka.brokers = ['a:1']\nstore.kind = 'none'\n";
+    let both = good(brokers);
+    assert_eq!(
+        (both.running(), both.ready_to_run()),
+        (vec![Role::Alert], Ok(()))
+    );
+    let store_alone = good(&format!("{brokers}roles = ['store']"));
+    let error = store_alone.ready_to_run().expect_err("nothing to do");
+    assert!(
+        error
+            .to_string()
+            .starts_with("a.toml:3:9: roles: there is nothing to do: store.kind"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -682,6 +653,8 @@ fn alertmanager_urls() {
         "http://a/b#c",
         "http://2001:db8::7",
         "ftp://a",
+        "https://",
+        "httpss://a",
     ] {
         check(
             &format!("[alertmanager]\nurls = ['{wrong}']"),
@@ -695,8 +668,41 @@ fn alertmanager_urls() {
 }
 
 #[test]
+fn one_way_to_log_in_to_alertmanagers() {
+    let section = |rest: &str| format!("[alertmanager]\nurls = ['https://a:9093']\n{rest}");
+    for (rest, wrong) in [
+        ("username = 'u'", "3:12: alertmanager.username: "),
+        ("password_file = '/p'", "3:17: alertmanager.password_file: "),
+        (
+            "username = 'u'\npassword_file = '/p'\ntoken_file = '/t'",
+            "5:14: alertmanager.token_file: ",
+        ),
+        (
+            "username = 'u:v'\npassword_file = '/p'",
+            "3:12: alertmanager.username: ",
+        ),
+        ("token_file = 't'", "3:14: alertmanager.token_file: "),
+    ] {
+        check(&section(rest), &[wrong]);
+    }
+    let good = parse(&section("token_file = '/t'\ntls_ca = '/c'")).expect("valid");
+    assert_eq!(good.warnings, []);
+    let open = "[alertmanager]\nurls = ['http://a']\ntls_ca = '/c'\ntoken_file = '/t'";
+    let warnings = parse(open).expect("valid").warnings;
+    let options: Vec<_> = warnings.iter().map(|found| found.option.as_str()).collect();
+    assert_eq!(options, ["alertmanager.tls_ca", "alertmanager.token_file"]);
+}
+
+#[test]
 fn rule_names() {
-    for wrong in ["''", "'a b'", "'a|b'", "7", "'FlowvitalsWatchdog'"] {
+    for wrong in [
+        "''",
+        "'a b'",
+        "'a|b'",
+        "7",
+        "'FlowvitalsWatchdog'",
+        "'FlowvitalsTest'",
+    ] {
         check(&RULE.replace("'a'", wrong), &["2:8: alert.name: "]);
     }
     check(
@@ -790,10 +796,7 @@ fn thresholds() {
             "6:15: alert.clear_below: 0.03 is more than above = 0.02: the rule would clear while it fires",
         ],
     );
-    assert_eq!(
-        rule("clear_below = 0.02").threshold.map(|t| t.clear_below),
-        Some(0.02)
-    );
+    assert_eq!(rule("clear_below = 0.02").clear_below, 0.02);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What was read, what was refused, and how the readers are doing.
 //!
 //! Input: one call per record, and librdkafka's statistics. Output: [`Status`]. Law: `records = events + refused`, and
-//! `refused = dead_letters.sent + throttled + failed + waiting`.
+//! where they are buried, `refused = dead_letters.sent + throttled + failed + waiting`.
 //! Limits: a fixed set of reasons; lag of the partitions that this member reads.
 
 use std::collections::BTreeMap;
@@ -39,6 +39,8 @@ pub struct ReaderStatus {
     pub state: State,
     /// Partitions that it reads.
     pub assigned: Vec<Partition>,
+    /// Who reads instead of it, where one member of the group reads everything.
+    pub stands_by_for: Option<String>,
     /// Records of each partition that are not yet read, as of the last statistics.
     pub lag: BTreeMap<Partition, u64>,
     /// Brokers with a connection.
@@ -70,14 +72,6 @@ pub(super) enum Role {
 }
 
 impl Role {
-    /// Topics that it reads.
-    pub(super) fn topics(self) -> &'static [Topic] {
-        match self {
-            Self::Streams => &[Topic::Window, Topic::Pulse],
-            Self::Nodes => &[Topic::Node],
-        }
-    }
-
     /// Its word in the log.
     pub(super) fn word(self) -> &'static str {
         match self {
@@ -128,10 +122,16 @@ impl Books {
     pub(super) fn set_assigned(&self, role: Role, partitions: Vec<Partition>) {
         let mut status = self.lock();
         let reader = status.reader(role);
+        reader.stands_by_for = None;
         reader
             .lag
             .retain(|partition, _| partitions.contains(partition));
         reader.assigned = partitions;
+    }
+
+    /// Another member reads everything.
+    pub(super) fn set_standing_by(&self, role: Role, for_whom: String) {
+        self.lock().reader(role).stands_by_for = Some(for_whom);
     }
 
     /// Remembers an error.

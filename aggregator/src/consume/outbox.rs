@@ -18,6 +18,8 @@ pub(super) const BATCH_EVENTS: usize = 256;
 pub(super) struct Outbox {
     waiting: VecDeque<Input>,
     open: Vec<Arrival>,
+    /// Partitions whose history ends with the open batch.
+    caught_up: Vec<Partition>,
 }
 
 /// What handing over came to.
@@ -37,6 +39,11 @@ impl Outbox {
         self.open.push(arrival);
     }
 
+    /// The last of what had been appended to a partition when it was assigned is in.
+    pub(super) fn caught_up(&mut self, partition: Partition) {
+        self.caught_up.push(partition);
+    }
+
     /// Whether another event fits into the batch.
     pub(super) fn has_room(&self) -> bool {
         self.open.len() < BATCH_EVENTS
@@ -51,6 +58,9 @@ impl Outbox {
     /// Partitions were revoked. If nobody heard of their assignment yet, nobody will.
     pub(super) fn revoked(&mut self, partitions: Vec<Partition>) {
         self.close_batch();
+        while matches!(self.waiting.back(), Some(Input::CaughtUp(_))) {
+            self.waiting.pop_back();
+        }
         if matches!(self.waiting.back(), Some(Input::Assigned(unheard)) if *unheard == partitions) {
             self.waiting.pop_back();
         } else {
@@ -62,6 +72,10 @@ impl Outbox {
         if !self.open.is_empty() {
             let batch = std::mem::replace(&mut self.open, Vec::with_capacity(BATCH_EVENTS));
             self.waiting.push_back(Input::Batch(batch));
+        }
+        if !self.caught_up.is_empty() {
+            let caught_up = std::mem::take(&mut self.caught_up);
+            self.waiting.push_back(Input::CaughtUp(caught_up));
         }
     }
 
@@ -105,6 +119,7 @@ mod tests {
             Input::Assigned(partitions) => format!("+{}", partitions.len()),
             Input::Revoked(partitions) => format!("-{}", partitions.len()),
             Input::Batch(batch) => format!("{}", batch.len()),
+            Input::CaughtUp(partitions) => format!("={}", partitions.len()),
         }
     }
 
@@ -115,13 +130,16 @@ mod tests {
         let partitions = vec![(Topic::Window, 0), (Topic::Pulse, 0)];
         outbox.assigned(partitions.clone());
         (0..3).for_each(|offset| outbox.arrival(arrival(offset)));
+        outbox.caught_up((Topic::Window, 0));
+        outbox.arrival(arrival(3));
+        outbox.assigned(vec![(Topic::Window, 1)]);
         outbox.revoked(partitions);
         let mut heard = Vec::new();
         while outbox.flush(&to) == Flushed::Full {
             heard.push(words(from.try_recv().expect("one")));
         }
         heard.push(words(from.try_recv().expect("the last one")));
-        assert_eq!(heard, ["+2", "3", "-2"]);
+        assert_eq!(heard, ["+2", "4", "=1", "+1", "-2"]);
         drop(from);
         outbox.arrival(arrival(9));
         assert_eq!(outbox.flush(&to), Flushed::Closed);
@@ -137,6 +155,7 @@ mod tests {
         outbox.revoked(vec![(Topic::Window, 1)]);
         for _ in 0..100 {
             outbox.assigned(vec![(Topic::Window, 2)]);
+            outbox.caught_up((Topic::Window, 2));
             assert_eq!(outbox.flush(&to), Flushed::Full);
             outbox.revoked(vec![(Topic::Window, 2)]);
         }

@@ -4,12 +4,13 @@
 //! hand. While nobody takes it, nothing is polled for [`PAUSE_AFTER`], then the partitions are paused and polling goes on, so that
 //! the group sees a member that lives; what librdkafka had read ahead is read again afterwards.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Headers, Message, Timestamp};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc::Sender;
@@ -21,7 +22,8 @@ use super::context::{Context, Word};
 use super::dead_letters::DeadLetters;
 use super::health::{Health, State};
 use super::outbox::{Flushed, Outbox};
-use super::settings::{Kafka, SettingsError};
+use super::plan::{Begin, Plan, Share};
+use super::settings::{CLIENT, Kafka, SettingsError};
 use super::{Arrival, Input, Partition, place};
 use crate::input::{Raw, Topic, decode};
 
@@ -38,7 +40,8 @@ const TURN: Duration = Duration::from_secs(1);
 pub(super) struct Shared {
     pub(super) stop: Arc<AtomicBool>,
     pub(super) books: Arc<Books>,
-    pub(super) dead_letters: Arc<DeadLetters>,
+    /// None: another role of this process buries.
+    pub(super) dead_letters: Option<Arc<DeadLetters>>,
     pub(super) committer: Committer,
     pub(super) to: Sender<Input>,
 }
@@ -46,7 +49,7 @@ pub(super) struct Shared {
 /// The reader.
 pub(super) struct Reader {
     role: Role,
-    horizon: Duration,
+    plan: Plan,
     consumer: BaseConsumer<Context>,
     shared: Shared,
     health: Health,
@@ -54,6 +57,8 @@ pub(super) struct Reader {
     /// Partitions that were given and have no place to begin with yet.
     unplaced: Option<Vec<Partition>>,
     assigned: Vec<Partition>,
+    /// Partitions whose history is not read yet, each with its end.
+    ends: BTreeMap<Partition, i64>,
     paused: bool,
     full_since: Option<Instant>,
     next_turn: Instant,
@@ -64,26 +69,32 @@ impl Reader {
     pub(super) fn new(
         role: Role,
         settings: &Kafka,
-        horizon: Duration,
+        plan: Plan,
         shared: Shared,
     ) -> Result<Self, SettingsError> {
         let context = Context::new(role, Arc::clone(&shared.books));
         // Partitions that are assigned by hand need a group's name all the same; who never joins it is no member.
-        let consumer: BaseConsumer<Context> = settings.consumer()?.create_with_context(context)?;
+        let mut config = settings.consumer(&plan.group)?;
+        if plan.share == Share::Whole {
+            // Members are ordered by their ids, which begin with this: the oldest has the first partition, and keeps it.
+            config.set("client.id", format!("{CLIENT}-{:013}", unix_ms()));
+        }
+        let consumer: BaseConsumer<Context> = config.create_with_context(context)?;
         if role == Role::Streams {
-            let topics: Vec<_> = role.topics().iter().map(|topic| topic.name()).collect();
+            let topics: Vec<_> = plan.topics.iter().map(|topic| topic.name()).collect();
             consumer.subscribe(&topics)?;
         }
         let now = Instant::now();
         Ok(Self {
             role,
-            horizon,
+            plan,
             consumer,
             shared,
             health: Health::new(now),
             outbox: Outbox::default(),
             unplaced: None,
             assigned: Vec::new(),
+            ends: BTreeMap::new(),
             paused: false,
             full_since: None,
             next_turn: now,
@@ -101,7 +112,9 @@ impl Reader {
             }
         }
         self.commit();
-        self.shared.dead_letters.flush();
+        if let Some(dead_letters) = &self.shared.dead_letters {
+            dead_letters.flush();
+        }
         // Dropping the consumer leaves the group and answers its last rebalance.
         self.consumer.context().close();
         if self.unplaced.is_some()
@@ -142,6 +155,14 @@ impl Reader {
                 if let Some(arrival) = self.shared.open(&message) {
                     self.outbox.arrival(arrival);
                 }
+                let place = Topic::of_name(message.topic()).map(|t| (t, message.partition()));
+                let offset = message.offset();
+                if let Some(place) = place
+                    && self.ends.get(&place).is_some_and(|end| offset + 1 >= *end)
+                {
+                    self.ends.remove(&place);
+                    self.outbox.caught_up(place);
+                }
                 true
             }
             // Its words came through the context too.
@@ -168,22 +189,22 @@ impl Reader {
         }
     }
 
-    /// Begins to read the partitions that were given, as soon as the brokers say where. Until then the group waits for our answer
-    /// and gets its heartbeats.
+    /// Begins to read the partitions that were given, as soon as it is known where. Until then the group waits for our answer and
+    /// gets its heartbeats.
     fn find_place(&mut self) {
-        let Some(partitions) = self.unplaced.take() else {
+        let Some(given) = self.unplaced.take() else {
             return;
         };
-        let horizon_ms = i64::try_from(self.horizon.as_millis()).unwrap_or(i64::MAX);
-        let since_ms = unix_ms().saturating_sub(horizon_ms);
-        let placed = place::since(&self.consumer, &partitions, since_ms)
-            .and_then(|list| self.consumer.assign(&list));
-        if let Err(error) = placed {
-            self.health.lost_place(format!("where to begin: {error}"));
-            self.unplaced = Some(partitions);
-            return;
-        }
+        let partitions = match self.place(&given) {
+            Ok(partitions) => partitions,
+            Err(reason) => {
+                self.health.lost_place(format!("where to begin: {reason}"));
+                self.unplaced = Some(given);
+                return;
+            }
+        };
         info!(
+            group = self.plan.group,
             role = self.role.word(),
             partitions = partitions.len(),
             "assigned"
@@ -194,9 +215,76 @@ impl Reader {
         self.shared
             .books
             .set_assigned(self.role, partitions.clone());
-        if !partitions.is_empty() {
-            self.outbox.assigned(partitions);
+        if partitions.len() < given.len() {
+            let other = self.oldest_member();
+            info!(group = self.plan.group, "stands by: {other} reads all");
+            self.shared.books.set_standing_by(self.role, other);
         }
+        if !partitions.is_empty() {
+            self.outbox.assigned(partitions.clone());
+        }
+        for partition in partitions {
+            if !self.ends.contains_key(&partition) {
+                self.outbox.caught_up(partition);
+            }
+        }
+    }
+
+    /// Assigns what is to be read of what was given, with where to begin.
+    fn place(&mut self, given: &[Partition]) -> Result<Vec<Partition>, String> {
+        let words = |error: KafkaError| error.to_string();
+        let partitions = self.share(given).map_err(words)?;
+        let place = match &mut self.plan.begin {
+            Begin::Ago(horizon) => {
+                let horizon_ms = i64::try_from(horizon.as_millis()).unwrap_or(i64::MAX);
+                let since_ms = unix_ms().saturating_sub(horizon_ms);
+                place::since(&self.consumer, &partitions, since_ms).map_err(words)?
+            }
+            Begin::Asked(owner) => {
+                let extents = place::extents(&self.consumer, &partitions).map_err(words)?;
+                let offsets = owner.places(&extents)?;
+                place::at(&extents, &offsets).map_err(words)?
+            }
+        };
+        self.consumer.assign(&place.begin).map_err(words)?;
+        self.ends = place.ends;
+        Ok(partitions)
+    }
+
+    /// What this member reads of what the group gave it.
+    fn share(&self, given: &[Partition]) -> Result<Vec<Partition>, KafkaError> {
+        if self.plan.share == Share::Split {
+            return Ok(given.to_vec());
+        }
+        let mut all = Vec::new();
+        for topic in self.plan.topics.iter().copied() {
+            if given.contains(&(topic, 0)) {
+                let metadata = self
+                    .consumer
+                    .fetch_metadata(Some(topic.name()), place::TIMEOUT)?;
+                let known = metadata.topics().first();
+                let count = known.map_or(0, |topic| topic.partitions().len());
+                all.extend((0..i32::try_from(count).unwrap_or(i32::MAX)).map(|n| (topic, n)));
+            }
+        }
+        Ok(all)
+    }
+
+    /// The member that reads everything, in words.
+    fn oldest_member(&self) -> String {
+        let group = Some(self.plan.group.as_str());
+        let groups = self.consumer.fetch_group_list(group, place::TIMEOUT);
+        let oldest = groups.as_ref().ok().and_then(|groups| {
+            let members = groups.groups().first()?.members().iter();
+            members.min_by_key(|member| member.id())
+        });
+        oldest.map_or_else(
+            || "another member".to_owned(),
+            |member| {
+                let host = member.client_host().trim_start_matches('/');
+                format!("the member at {host}")
+            },
+        )
     }
 
     /// Answers a revocation: last commits first.
@@ -204,11 +292,13 @@ impl Reader {
         self.commit();
         self.set_paused(false);
         self.unplaced = None;
+        self.ends.clear();
         self.health.left();
         if let Err(error) = self.consumer.unassign() {
             warn!(%error, "partitions cannot be given back");
         }
         info!(
+            group = self.plan.group,
             role = self.role.word(),
             partitions = self.assigned.len(),
             "revoked"
@@ -244,7 +334,7 @@ impl Reader {
     /// Asks the brokers for our topics, in words that say which one is missing.
     fn ask_for_topics(&mut self) {
         let mut news = false;
-        for topic in self.role.topics().iter().copied() {
+        for topic in self.plan.topics.iter().copied() {
             match self
                 .consumer
                 .fetch_metadata(Some(topic.name()), place::TIMEOUT)
@@ -329,21 +419,8 @@ impl Reader {
 impl Shared {
     /// The event of a record; none if it was refused.
     fn open(&self, message: &BorrowedMessage<'_>) -> Option<Arrival> {
-        let topic = Topic::of_name(message.topic())?;
-        let headers = message.headers();
-        let schema = headers.and_then(|headers| {
-            let found = headers.iter().find(|header| header.key == "schema");
-            found.and_then(|header| header.value)
-        });
-        let raw = Raw {
-            topic,
-            partition: message.partition(),
-            offset: message.offset(),
-            append_ms: append_ms(message.timestamp()),
-            key: message.key(),
-            schema,
-            payload: message.payload(),
-        };
+        let raw = raw(message)?;
+        let topic = raw.topic;
         let bytes = message.key().map_or(0, <[u8]>::len) + message.payload_len();
         match decode(&raw) {
             Ok(event) => {
@@ -358,11 +435,31 @@ impl Shared {
             }
             Err(refused) => {
                 self.books.record(topic, bytes, Some(refused.reason));
-                self.dead_letters.bury(&raw, refused.reason, Instant::now());
+                if let Some(dead_letters) = &self.dead_letters {
+                    dead_letters.bury(&raw, refused.reason, Instant::now());
+                }
                 None
             }
         }
     }
+}
+
+/// A message as a record; none if it is of no topic of ours.
+pub(super) fn raw<'a>(message: &'a BorrowedMessage<'_>) -> Option<Raw<'a>> {
+    let headers = message.headers();
+    let schema = headers.and_then(|headers| {
+        let found = headers.iter().find(|header| header.key == "schema");
+        found.and_then(|header| header.value)
+    });
+    Some(Raw {
+        topic: Topic::of_name(message.topic())?,
+        partition: message.partition(),
+        offset: message.offset(),
+        append_ms: append_ms(message.timestamp()),
+        key: message.key(),
+        schema,
+        payload: message.payload(),
+    })
 }
 
 /// When a broker appended a record. Our topics have the broker's time; where one was made with the node's, a node of a fast

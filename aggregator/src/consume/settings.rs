@@ -51,6 +51,9 @@ pub enum SettingsError {
     Conflict(String),
 }
 
+/// How our clients call themselves.
+pub(super) const CLIENT: &str = "flowvitals-aggregator";
+
 /// Ours for every client, before the operator's.
 const COMMON: [(&str, &str); 4] = [
     // A broker that comes back is found within two seconds rather than ten.
@@ -90,6 +93,21 @@ const DEAD_LETTERS: [(&str, &str); 6] = [
     ("queue.buffering.max.kbytes", "8192"),
     ("linger.ms", "50"),
     ("compression.type", "zstd"),
+];
+
+/// Ours for the producer of alerts and states, against the operator's.
+const RECORDS: [(&str, &str); 9] = [
+    ("enable.idempotence", "true"),
+    ("acks", "all"),
+    // The table of unconfirmed records is the bound; a new producer could double what this one gave up.
+    ("message.timeout.ms", "0"),
+    ("queue.buffering.max.messages", "100000"),
+    ("queue.buffering.max.kbytes", "65536"),
+    ("linger.ms", "0"),
+    ("compression.type", "zstd"),
+    ("partitioner", "murmur2_random"),
+    // A topic that is missing is said so soon.
+    ("topic.metadata.propagation.max.ms", "3000"),
 ];
 
 /// Property, the only value it may have (none: it may not be set), and why.
@@ -207,12 +225,18 @@ impl Kafka {
         format!("{}-alert", self.group_prefix)
     }
 
+    /// Group of the role that stores.
+    #[must_use]
+    pub fn store_group(&self) -> String {
+        format!("{}-store", self.group_prefix)
+    }
+
     /// All that librdkafka has against the settings, without a word to a broker.
     ///
     /// # Errors
     /// The first property that is refused, or what contradicts what.
     pub fn validate(&self) -> Result<(), SettingsError> {
-        let (mut consumer, mut producer) = (self.consumer()?, self.producer()?);
+        let (mut consumer, mut producer) = (self.consumer(&self.alert_group())?, self.producer()?);
         // A client connects to its brokers as soon as it is made.
         consumer.remove("bootstrap.servers");
         producer.remove("bootstrap.servers");
@@ -221,13 +245,51 @@ impl Kafka {
         Ok(())
     }
 
-    /// Configuration of a consumer.
+    /// Configuration of a consumer of a group.
     ///
     /// # Errors
     /// If a property is protected, or set under two names.
-    pub fn consumer(&self) -> Result<ClientConfig, SettingsError> {
+    pub fn consumer(&self, group: &str) -> Result<ClientConfig, SettingsError> {
         let mut config = self.client(&CONSUMER)?;
-        config.set("group.id", self.alert_group());
+        config.set("group.id", group);
+        Ok(config)
+    }
+
+    /// Configuration of a consumer that reads a compacted topic by itself: no member of the group.
+    ///
+    /// # Errors
+    /// As [`Self::consumer`].
+    pub fn tail(&self) -> Result<ClientConfig, SettingsError> {
+        let mut config = self.consumer(&self.alert_group())?;
+        config.set("enable.partition.eof", "true");
+        // Small topics, looked at for what comes next.
+        config.set("queued.max.messages.kbytes", "8192");
+        config.set("fetch.wait.max.ms", "100");
+        Ok(config)
+    }
+
+    /// Configuration of a consumer that reads what there is of many partitions, each by itself and in a go: no member of the group.
+    ///
+    /// # Errors
+    /// As [`Self::consumer`].
+    pub fn past(&self) -> Result<ClientConfig, SettingsError> {
+        let mut config = self.tail()?;
+        // Of each partition: it is read ahead while another one's turn comes.
+        config.set("queued.max.messages.kbytes", "4096");
+        config.set("queued.min.messages", "10000");
+        Ok(config)
+    }
+
+    /// Configuration of the producer of alerts and states: idempotent, and it never gives a record up by itself.
+    ///
+    /// # Errors
+    /// As [`Self::consumer`].
+    pub fn records(&self) -> Result<ClientConfig, SettingsError> {
+        let mut config = self.client(&[])?;
+        for (property, value) in RECORDS {
+            config.set(property, value);
+        }
+        config.remove("request.required.acks");
         Ok(config)
     }
 
@@ -251,7 +313,7 @@ impl Kafka {
             config.set(*property, *value);
         }
         config.set("bootstrap.servers", self.brokers.join(","));
-        config.set("client.id", "flowvitals-aggregator");
+        config.set("client.id", CLIENT);
         for (property, value) in &self.properties {
             refuse_protected(property, value)?;
             let name = canonical(property);
@@ -376,7 +438,7 @@ mod tests {
         ] {
             let settings = settings(&[(property, value)]);
             settings.validate().expect("allowed");
-            let config = settings.consumer().expect("allowed");
+            let config = settings.consumer("g").expect("allowed");
             let native = config.create_native_config().expect("taken");
             assert_eq!(native.get(property).expect("set"), value);
         }
@@ -389,8 +451,8 @@ mod tests {
         ] {
             settings(&[(property, value)]).validate().expect("allowed");
         }
-        let config = settings(&[]).consumer().expect("good");
-        assert_eq!(config.get("group.id"), Some("flowvitals-alert"));
+        let config = settings(&[]).consumer("g").expect("good");
+        assert_eq!(config.get("group.id"), Some("g"));
         assert_eq!(config.get("session.timeout.ms"), Some("6000"));
     }
 }

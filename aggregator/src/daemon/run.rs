@@ -1,27 +1,37 @@
-//! The life of the daemon: readers, the loop that takes their events in, the HTTP interface, the service manager.
+//! The life of the daemon: roles, the HTTP interface, signals, the service manager. What a role does is in its own file.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sampler_event::Event;
+use nix::time::{ClockId, clock_gettime};
 use service::config::ConfigErrors;
 use service::exit;
 use service::notify::Notifier;
+use service::topics;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use super::Site;
+use super::alert::{AlertRole, Parts};
+use super::outputs::Outputs;
+use super::store::{self, StoreRole, Storing};
+use crate::alert::{Engine, Rule};
 use crate::api;
-use crate::config::Config;
-use crate::consume::{self, Arrival, Consume, Input, Partition, SettingsError};
-use crate::input::{Key, Sequences, Taken, Topic, Totals};
-use crate::merge::LiveOptions;
+use crate::config::{Config, Role};
+use crate::consume::{self, Consume, SettingsError, Tail};
+use crate::publish::Publisher;
+use crate::publish::records::Records;
+use crate::store::Target;
 
-/// Status and metrics of the readers are looked at so often.
+/// The service manager hears of us so often.
 const TICK: Duration = Duration::from_secs(1);
+/// A role that does nothing for so long hangs.
+const HANGS: Duration = Duration::from_secs(30);
+/// Brokers that did not answer are asked again so soon.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Why the daemon ended: an exit status and its reason.
 #[derive(Debug, thiserror::Error)]
@@ -54,48 +64,6 @@ impl From<SettingsError> for Failure {
     }
 }
 
-/// What was seen of each partition that this member reads.
-#[derive(Default)]
-struct Partitions(HashMap<Partition, Sequences>);
-
-impl Partitions {
-    /// Events that were not there before, with the broker's time.
-    fn sift(&mut self, batch: Vec<Arrival>, now_ms: u64) -> Vec<(Event, i32, u64)> {
-        let new = |arrival: &Arrival| {
-            let partition = (arrival.topic, arrival.partition);
-            let sequences = self.0.entry(partition).or_default();
-            let key = Key::from(&arrival.event);
-            sequences.take(key, sequence_of(&arrival.event), now_ms) == Taken::New
-        };
-        let new = batch.into_iter().filter(new);
-        new.map(|arrival| (arrival.event, arrival.partition, arrival.append_ms))
-            .collect()
-    }
-
-    fn totals(&self) -> Totals {
-        let totals = self.0.values().map(Sequences::totals);
-        totals.fold(Totals::default(), |sum, part| Totals {
-            keys: sum.keys + part.keys,
-            new: sum.new + part.new,
-            duplicate: sum.duplicate + part.duplicate,
-            given_up: sum.given_up + part.given_up,
-            untracked: sum.untracked + part.untracked,
-        })
-    }
-
-    fn missing(&self) -> u64 {
-        self.0.values().map(Sequences::missing_now).sum()
-    }
-}
-
-fn sequence_of(event: &Event) -> u64 {
-    match event {
-        Event::Window(window) => window.sequence,
-        Event::Pulse(pulse) => pulse.sequence,
-        Event::Node(heartbeat) => heartbeat.sequence,
-    }
-}
-
 /// Runs until a signal.
 ///
 /// # Errors
@@ -107,119 +75,257 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    if let Some(missing) = config.not_yet() {
-        tracing::warn!("{missing}");
-    }
     let settings =
         consume::Kafka::of(&config).map_err(|error| Failure::from(ConfigErrors::from(error)))?;
-    let options = LiveOptions {
-        lateness_ms: config.merge.lateness_ms.into(),
-        node_forget_after_ms: u64::from(config.merge.node_forget_after_s) * 1_000,
-        ..LiveOptions::default()
-    };
-    let site = Arc::new(Site::new(config.site.as_str(), options));
-    let listener = TcpListener::bind(config.http.listen)
-        .await
-        .map_err(|error| {
-            let place = config.place_or_file(config.places.http_listen.as_ref());
-            let address = config.http.listen;
-            Failure::new(
-                exit::CONFIG,
-                format!("{place}: http.listen: {address}: {error}"),
-            )
-        })?;
-    let (consume, mut inputs) =
-        Consume::start(&settings, Duration::from_millis(options.horizon_ms))?;
-    let (stop_api, stopped) = oneshot::channel::<()>();
-    let serving = tokio::spawn(api::serve(listener, Arc::clone(&site), async {
+    let options = config.live_options();
+    let roles = config.running();
+    let (merges, stores) = (roles.contains(&Role::Alert), roles.contains(&Role::Store));
+    let target = Target::of(&config).map_err(|error| Failure::from(ConfigErrors::from(error)))?;
+    let storing = stores.then(Arc::<Storing>::default);
+    let site = Site::new(config.site.as_str(), options)
+        .with_roles(merges, storing.clone())
+        .with_store(target.as_ref().and_then(Target::shared));
+    let site = Arc::new(site);
+    let access = api::Access::of(&config.http)
+        .map_err(|error| Failure::from(ConfigErrors::from(error.placed(&config))))?;
+    let listener = listen(&config).await?;
+    // Everything that can fail has been made before anything runs.
+    let alerting = merges
+        .then(|| Alerting::start(&config, &settings, &site))
+        .transpose()?;
+    if target.is_some() {
+        tokio::spawn(count_partitions(settings.clone(), Arc::clone(&site)));
+    }
+    let storing = storing.zip(target).map(|(storing, target)| {
+        StoreRole::start(store_settings(target, &config, &settings), storing)
+    });
+    let (stop_api, api_stopped) = oneshot::channel::<()>();
+    let server = api::Server::new(Arc::clone(&site)).with_access(access);
+    let serving = tokio::spawn(server.serve(listener, async {
         // Ends also when the sender is dropped.
-        let _ = stopped.await;
+        let _ = api_stopped.await;
     }));
-
-    let bug = |error: std::io::Error| Failure::new(exit::BUG, error);
-    let mut terminate = signal(SignalKind::terminate()).map_err(bug)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(bug)?;
-    let mut notifier = Notifier::from_env();
-    let begin = Instant::now();
-    let committer = consume.committer();
-    let mut partitions = Partitions::default();
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let groups: Vec<_> = roles.iter().map(|role| config.group(*role)).collect();
     tracing::info!(
         site = config.site,
-        group = settings.alert_group(),
-        "consuming from {}, answering on http://{}",
+        groups = groups.join(", "),
+        rules = config.alerts.len(),
+        "consuming from {}, answering on {}",
         settings.brokers.join(", "),
         config.http.listen
     );
-    notifier.ready("consuming");
-    loop {
-        tokio::select! {
-            Some(input) = inputs.recv() => match input {
-                Input::Assigned(assigned) => {
-                    // Its history comes again, a horizon long: what was known of it would count twice.
-                    site.forget(&window_partitions(&assigned));
-                    for partition in &assigned {
-                        partitions.0.insert(*partition, Sequences::default());
-                    }
-                    tracing::info!("reads {}", in_words(&assigned));
-                }
-                Input::Revoked(revoked) => {
-                    site.forget(&window_partitions(&revoked));
-                    partitions.0.retain(|partition, _| !revoked.contains(partition));
-                    tracing::info!("reads no more: {}", in_words(&revoked));
-                }
-                Input::Batch(batch) => {
-                    let ends: HashMap<Partition, i64> = batch
-                        .iter()
-                        .map(|arrival| ((arrival.topic, arrival.partition), arrival.offset + 1))
-                        .collect();
-                    let now_ms = begin.elapsed().as_millis() as u64;
-                    site.take(partitions.sift(batch, now_ms));
-                    // Nothing is read from there again, but lag is measured against it.
-                    for ((topic, partition), offset) in ends {
-                        committer.commit(topic, partition, offset);
-                    }
-                }
-            },
-            _ = tick.tick() => {
-                site.note(consume.status(), partitions.totals(), partitions.missing());
-                let status = site.trouble().unwrap_or_else(|| site.summary());
-                notifier.status(&status);
-                notifier.window_closed(begin.elapsed());
-            }
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-        }
+    let mut life = Life {
+        site: Arc::clone(&site),
+        config,
+        notifier: Notifier::from_env(),
+        alerting,
+        storing,
+    };
+    life.run().await?;
+
+    life.notifier.stopping("leaving the groups");
+    if let Some(storing) = life.storing {
+        storing.stop().await;
     }
-    notifier.stopping("leaving the group");
+    if let Some(alerting) = life.alerting {
+        alerting.stop().await?;
+    }
+    site.boards().close();
     drop(stop_api);
-    drop(inputs);
-    let left = tokio::task::spawn_blocking(move || consume.stop()).await;
-    left.map_err(|error| Failure::new(exit::BUG, error))?;
-    let served = serving
-        .await
-        .map_err(|error| Failure::new(exit::BUG, error))?;
-    served.map_err(bug)?;
+    serving.await.map_err(bug)?.map_err(bug)?;
     tracing::info!("stopped: {}", site.summary());
     Ok(())
 }
 
-fn window_partitions(partitions: &[Partition]) -> Vec<i32> {
-    let windows = partitions
-        .iter()
-        .filter(|(topic, _)| *topic == Topic::Window);
-    windows.map(|(_, partition)| *partition).collect()
+/// The alert role with all that it needs, running.
+struct Alerting {
+    task: JoinHandle<()>,
+    stop: oneshot::Sender<()>,
+    new_rules: mpsc::Sender<Vec<Arc<Rule>>>,
+    outputs: Outputs,
+    tail: Tail,
+    following: JoinHandle<()>,
 }
 
-/// "window 0, 1, 2; pulse 0".
-fn in_words(partitions: &[Partition]) -> String {
-    let of = |topic: Topic| {
-        let mut numbers: Vec<_> = partitions.iter().filter(|(t, _)| *t == topic).collect();
-        numbers.sort();
-        let numbers: Vec<_> = numbers.iter().map(|(_, n)| n.to_string()).collect();
-        (!numbers.is_empty()).then(|| format!("{} {}", topic.name(), numbers.join(", ")))
+impl Alerting {
+    fn start(
+        config: &Config,
+        settings: &consume::Kafka,
+        site: &Arc<Site>,
+    ) -> Result<Self, Failure> {
+        let (tail, said) = Tail::start(settings, topics::ALERT)?;
+        let outputs = Outputs::start(config, site)?;
+        let publisher = Publisher::new(Records::start(settings)?, outputs.list());
+        let horizon = Duration::from_millis(config.live_options().horizon_ms);
+        let (consume, inputs) = Consume::start(settings, horizon)?;
+        let engine = Engine::new(
+            config.site.as_str(),
+            config.rules(),
+            config.engine_options(),
+        );
+        let parts = Parts {
+            site: Arc::clone(site),
+            consume,
+            inputs,
+            engine,
+            publisher,
+        };
+        let role = AlertRole::new(parts, settings)?;
+        tail.read_all();
+        let following = tokio::spawn({
+            let site = Arc::clone(site);
+            async move { site.boards().follow(said).await }
+        });
+        let (new_rules, rules_from) = mpsc::channel(1);
+        let (stop, stopped) = oneshot::channel::<()>();
+        Ok(Self {
+            task: tokio::spawn(role.run(rules_from, stopped)),
+            stop,
+            new_rules,
+            outputs,
+            tail,
+            following,
+        })
+    }
+
+    async fn stop(self) -> Result<(), Failure> {
+        drop(self.stop);
+        self.task.await.map_err(bug)?;
+        self.outputs.stop().await;
+        self.following.abort();
+        drop(self.tail);
+        Ok(())
+    }
+}
+
+/// Why a role ended, which it does not do by itself.
+async fn ended(alerting: &mut Option<Alerting>, storing: &mut Option<StoreRole>) -> String {
+    let alert_ended = async {
+        match alerting {
+            Some(alerting) => {
+                let ended = (&mut alerting.task).await;
+                ended.err().map_or("it ended".to_owned(), |e| e.to_string())
+            }
+            None => std::future::pending().await,
+        }
     };
-    let parts: Vec<_> = Topic::ALL.into_iter().filter_map(of).collect();
-    parts.join("; ")
+    let store_ended = async {
+        match storing {
+            Some(storing) => storing.ended().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        reason = alert_ended => format!("the alert role: {reason}"),
+        reason = store_ended => format!("the store role: {reason}"),
+    }
+}
+
+/// Asks until it is known how many partitions windows have: which of them a stream is in says how far the store is with it.
+async fn count_partitions(settings: consume::Kafka, site: Arc<Site>) {
+    loop {
+        let settings = settings.clone();
+        let count = move || consume::partitions_of(&settings, topics::WINDOW);
+        if let Ok(Ok(count)) = tokio::task::spawn_blocking(count).await {
+            return site.note_window_partitions(count);
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+}
+
+fn store_settings(target: Target, config: &Config, kafka: &consume::Kafka) -> store::Settings {
+    store::Settings {
+        target,
+        kafka: kafka.clone(),
+        site: config.site.clone(),
+        lateness_ms: config.merge.lateness_ms.into(),
+        node_forget_after_ms: u64::from(config.merge.node_forget_after_s) * 1_000,
+        buries: !config.running().contains(&Role::Alert),
+    }
+}
+
+pub(super) fn bug(error: impl ToString) -> Failure {
+    Failure::new(exit::BUG, error)
+}
+
+async fn listen(config: &Config) -> Result<TcpListener, Failure> {
+    let address = config.http.listen;
+    TcpListener::bind(address).await.map_err(|error| {
+        let place = config.place_or_file(config.places.http_listen.as_ref());
+        let message = format!("{place}: http.listen: {address}: {error}");
+        Failure::new(exit::CONFIG, message)
+    })
+}
+
+/// What happens between start and stop.
+struct Life {
+    site: Arc<Site>,
+    config: Config,
+    notifier: Notifier,
+    alerting: Option<Alerting>,
+    storing: Option<StoreRole>,
+}
+
+impl Life {
+    /// Runs until a signal; a role that ends by itself is a bug.
+    async fn run(&mut self) -> Result<(), Failure> {
+        let mut terminate = signal(SignalKind::terminate()).map_err(bug)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(bug)?;
+        let mut hang_up = signal(SignalKind::hangup()).map_err(bug)?;
+        let begin = Instant::now();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.notifier.ready("consuming");
+        loop {
+            tokio::select! {
+                reason = ended(&mut self.alerting, &mut self.storing) => {
+                    return Err(Failure::new(exit::BUG, reason));
+                }
+                _ = tick.tick() => {
+                    self.notifier.status(&self.status());
+                    if self.site.idle() < HANGS {
+                        self.notifier.window_closed(begin.elapsed());
+                    }
+                }
+                Some(()) = hang_up.recv() => self.reload().await,
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+            }
+        }
+    }
+
+    fn status(&self) -> String {
+        let trouble = self.site.ill();
+        let trouble = trouble.or_else(|| self.site.alerting().trouble());
+        trouble.unwrap_or_else(|| self.site.summary())
+    }
+
+    /// Reads the file again. Rules are taken from it, and nothing else; a wrong file changes nothing.
+    async fn reload(&mut self) {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+        self.notifier.reloading(now);
+        match Config::load(&self.config.file) {
+            Err(errors) => {
+                tracing::error!("reload refused, the old rules stay:\n{errors}");
+            }
+            Ok(config) => {
+                for warning in &config.warnings {
+                    tracing::warn!("{warning}");
+                }
+                if !self.config.same_but_rules(&config) {
+                    tracing::warn!(
+                        "reload: only rules are taken from the file; the rest takes effect with a restart"
+                    );
+                }
+                let rules = config.rules();
+                tracing::info!(rules = rules.len(), "rules reloaded");
+                self.config.alerts = config.alerts;
+                // The role is gone only when we are about to say so.
+                if let Some(alerting) = &self.alerting {
+                    let _ = alerting.new_rules.send(rules).await;
+                }
+            }
+        }
+        self.notifier.ready(&self.status());
+    }
 }

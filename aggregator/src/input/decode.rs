@@ -20,6 +20,8 @@ use super::shape::{Cut, submessages};
 const WINDOW_MS: [u32; 4] = [1000, 2000, 5000, 10_000];
 /// Lengths that a pulse can have, ms.
 const PULSE_MS: [u32; 3] = [100, 200, 500];
+/// Least sampling rate but 0: the hash that selects flows knows none below.
+pub const MIN_RATE: f64 = 1.0 / (1_u64 << 33) as f64;
 /// Numbers of a group field, if it has any.
 const GROUPS: usize = sampler_event::GROUPS;
 /// An event may end so long after the broker took it, and is then of a node whose clock is merely fast.
@@ -258,18 +260,17 @@ fn check_window(window: &StreamWindow) -> Result<(), Reason> {
     check_names(&window.node, &window.site, Some(&window.stream))?;
     check_time("window_ms", window.window_ms, &WINDOW_MS)?;
     check_start("window_start_ms", window.window_start_ms, window.window_ms)?;
+    check_rate(window.sampling_rate)?;
     // The sum's own rules for rates, groups and histograms.
-    WindowSum::new(window.stream.as_str())
-        .add(window)
-        .map_err(|error| match error {
-            SumError::Rate { .. } => Reason::Malformed("sampling_rate"),
-            SumError::Groups { field, .. } | SumError::Histogram { field, .. } => {
-                Reason::Malformed(field)
-            }
-            SumError::Stream { .. } => Reason::Malformed("stream"),
-            SumError::RateConflict { .. } => Reason::Malformed("rate_epoch"),
-            SumError::RttSource { .. } => Reason::Malformed("rtt_source"),
-        })
+    WindowSum::check(window).map_err(|error| match error {
+        SumError::Rate { .. } => Reason::Malformed("sampling_rate"),
+        SumError::Groups { field, .. } | SumError::Histogram { field, .. } => {
+            Reason::Malformed(field)
+        }
+        SumError::Stream { .. } => Reason::Malformed("stream"),
+        SumError::RateConflict { .. } => Reason::Malformed("rate_epoch"),
+        SumError::RttSource { .. } => Reason::Malformed("rtt_source"),
+    })
 }
 
 fn check_pulse(pulse: &StreamPulse) -> Result<(), Reason> {
@@ -360,10 +361,12 @@ fn check_start(field: &'static str, start_ms: u64, length_ms: u32) -> Result<(),
 }
 
 fn check_rate(rate: f64) -> Result<(), Reason> {
-    // As the sum of windows takes it: no −0, which would sort as another rate.
+    // As the sum of windows takes it: no −0, which would sort as another rate. A flow of a tiny rate would stand for more than a
+    // number can hold.
+    let some = (MIN_RATE..=1.0).contains(&rate);
     require(
         "sampling_rate",
-        (0.0..=1.0).contains(&rate) && rate.is_sign_positive(),
+        some || (rate == 0.0 && rate.is_sign_positive()),
     )
 }
 

@@ -44,6 +44,23 @@ impl Intervals {
         }
     }
 
+    /// A set from the first and last numbers of its intervals, with how many were given up; none if they are out of order or too many.
+    pub(super) fn of_ends(ends: &[u64], given_up: u64) -> Option<Self> {
+        let (pairs, rest) = ends.as_chunks::<2>();
+        let mut all: Vec<Interval> = pairs.iter().map(|[first, last]| (*first, *last)).collect();
+        let whole = rest.is_empty() && all.len() <= MAX_INTERVALS;
+        let ordered = all.iter().all(|(first, last)| first <= last)
+            && all
+                .windows(2)
+                .all(|pair| pair[0].1.saturating_add(1) < pair[1].0);
+        let newest = all.pop()?;
+        (whole && ordered).then(|| Self {
+            newest,
+            older: (!all.is_empty()).then(|| Box::new(all)),
+            given_up,
+        })
+    }
+
     /// Adds a number.
     pub(super) fn add(&mut self, number: u64) -> Added {
         if number > self.newest.1 {
@@ -144,7 +161,7 @@ impl Intervals {
         })
     }
 
-    fn iter(&self) -> impl Iterator<Item = Interval> + Clone {
+    pub(super) fn iter(&self) -> impl Iterator<Item = Interval> + Clone {
         let older = self.older.iter().flat_map(|older| older.iter().copied());
         older.chain([self.newest])
     }

@@ -9,10 +9,13 @@ pub mod decode;
 
 mod intervals;
 mod names;
+pub mod partition;
+mod saved;
 pub mod sequences;
 
 #[cfg(test)]
 mod tests;
 
 pub use decode::{Raw, Reason, Refused, Topic, decode};
-pub use sequences::{Key, Sequences, Taken, Totals};
+pub use partition::partition_of;
+pub use sequences::{Key, Sequences, Taken, Totals, sequence_of};

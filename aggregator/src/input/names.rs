@@ -46,6 +46,11 @@ impl Names {
         self.ids.get(name).copied()
     }
 
+    /// The name of a number; empty for one that nobody holds.
+    pub(super) fn name(&self, id: Id) -> &str {
+        self.held.get(id as usize).map_or("", |(name, _)| name)
+    }
+
     /// One more holds the name.
     pub(super) fn hold(&mut self, id: Id) {
         if let Some((_, holders)) = self.held.get_mut(id as usize) {

@@ -32,16 +32,24 @@ pub struct Key<'a> {
     pub kind: Topic,
 }
 
+impl<'a> Key<'a> {
+    /// Of a window.
+    #[must_use]
+    pub fn of(window: &'a sampler_event::StreamWindow) -> Self {
+        Self {
+            node: &window.node,
+            instance: window.instance,
+            stream: &window.stream,
+            kind: Topic::Window,
+        }
+    }
+}
+
 impl<'a> From<&'a sampler_event::Event> for Key<'a> {
     fn from(event: &'a sampler_event::Event) -> Self {
         use sampler_event::Event;
         let (kind, node, instance, stream) = match event {
-            Event::Window(window) => (
-                Topic::Window,
-                &window.node,
-                window.instance,
-                &*window.stream,
-            ),
+            Event::Window(window) => return Self::of(window),
             Event::Pulse(pulse) => (Topic::Pulse, &pulse.node, pulse.instance, &*pulse.stream),
             Event::Node(heartbeat) => (Topic::Node, &heartbeat.node, heartbeat.instance, ""),
         };
@@ -51,6 +59,17 @@ impl<'a> From<&'a sampler_event::Event> for Key<'a> {
             stream,
             kind,
         }
+    }
+}
+
+/// Number of an event in its sequence.
+#[must_use]
+pub fn sequence_of(event: &sampler_event::Event) -> u64 {
+    use sampler_event::Event;
+    match event {
+        Event::Window(window) => window.sequence,
+        Event::Pulse(pulse) => pulse.sequence,
+        Event::Node(heartbeat) => heartbeat.sequence,
     }
 }
 
@@ -89,17 +108,17 @@ pub struct Sequences {
 
 /// A key with numbers for its names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Small {
-    instance: u64,
-    node: Id,
-    stream: Id,
-    kind: Topic,
+pub(super) struct Small {
+    pub(super) instance: u64,
+    pub(super) node: Id,
+    pub(super) stream: Id,
+    pub(super) kind: Topic,
 }
 
 #[derive(Debug)]
-struct Seen {
-    heard_ms: u64,
-    sequences: Intervals,
+pub(super) struct Seen {
+    pub(super) heard_ms: u64,
+    pub(super) sequences: Intervals,
 }
 
 impl Sequences {
@@ -195,6 +214,32 @@ impl Sequences {
             .map(|seen| seen.sequences.heap_bytes())
             .sum();
         table + heap + self.names.bytes()
+    }
+
+    pub(super) fn names(&self) -> &Names {
+        &self.names
+    }
+
+    pub(super) fn seen(&self) -> impl Iterator<Item = (&Small, &Seen)> {
+        self.seen.iter()
+    }
+
+    /// Puts back what was seen of a key.
+    pub(super) fn put(&mut self, key: Key<'_>, heard_ms: u64, sequences: Intervals) {
+        let small = Small {
+            instance: key.instance,
+            node: self.names.id(key.node),
+            stream: self.names.id(key.stream),
+            kind: key.kind,
+        };
+        let seen = Seen {
+            heard_ms,
+            sequences,
+        };
+        if self.seen.insert(small, seen).is_none() {
+            self.names.hold(small.node);
+            self.names.hold(small.stream);
+        }
     }
 
     fn get(&self, key: Key<'_>) -> Option<&Seen> {

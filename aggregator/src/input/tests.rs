@@ -231,14 +231,14 @@ fn a_window_is_refused_for_a_field() {
     check_window(wrong("window_start_ms"), |window| {
         window.window_start_ms += 1
     });
-    for rate in [-0.1, 1.1, f64::NAN, f64::INFINITY] {
+    for rate in [-0.1, 1.1, f64::MIN_POSITIVE, f64::NAN, f64::INFINITY] {
         check_window(wrong("sampling_rate"), |window| window.sampling_rate = rate);
     }
     // Our encoder leaves −0 out; another one need not.
     let mut record = Record::new(Topic::Window, "sport-1", window().encode_to_vec());
     prost::encoding::double::encode(10, &-0.0, &mut record.payload);
     assert_eq!(record.decode().map(drop), wrong("sampling_rate"));
-    for rate in [f64::MIN_POSITIVE, 1.0] {
+    for rate in [0.0, decode::MIN_RATE, 1.0] {
         check_window(Ok(()), |window| window.sampling_rate = rate);
     }
     check_window(Ok(()), |window| window.g_stall_ms = vec![1; 16]);

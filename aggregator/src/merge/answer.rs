@@ -2,6 +2,8 @@
 
 use sampler_event::{Estimate, Insufficient, Metric};
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
 use super::Presence;
 
@@ -29,6 +31,16 @@ impl Quantity {
         Self::StallRatio,
         Self::RttSlowRatio,
     ];
+    /// Their names.
+    pub const NAMES: [&'static str; Self::ALL.len()] = {
+        let mut names = [""; Self::ALL.len()];
+        let mut at = 0;
+        while at < names.len() {
+            names[at] = Self::ALL[at].name();
+            at += 1;
+        }
+        names
+    };
 
     /// Its name.
     pub const fn name(self) -> &'static str {
@@ -61,7 +73,7 @@ impl Quantity {
 }
 
 /// An estimate over all flows of a stream, with all that its reader needs to judge it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Answer {
     /// The estimate; none: see `reason`.
     pub value: Option<f64>,
@@ -92,13 +104,27 @@ pub struct Answer {
     pub biased: bool,
 }
 
+/// What an answer says beside its estimate.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Evidence {
+    /// Nodes at the end of the span.
+    pub(crate) presence: Presence,
+    /// Handshakes completed. Exact.
+    pub(crate) flows_seen: u64,
+    /// Flows were refused at a limit.
+    pub(crate) biased: bool,
+    /// More may come from the nodes that have reported.
+    pub(crate) provisional: bool,
+}
+
 impl Answer {
     /// From an estimate, or why there is none.
-    pub(super) fn new(
+    pub(crate) fn new(
         estimate: Result<Estimate, Insufficient>,
         (from_ms, to_ms): (u64, u64),
-        presence: Presence,
+        evidence: Evidence,
     ) -> Self {
+        let Presence { expected, reported } = evidence.presence;
         let mut answer = Self {
             value: None,
             low: None,
@@ -108,11 +134,11 @@ impl Answer {
             from_ms,
             to_ms,
             flows_sampled: 0,
-            flows_seen: 0,
-            nodes_expected: presence.expected,
-            nodes_reported: presence.reported,
-            provisional: presence.reported < presence.expected,
-            biased: false,
+            flows_seen: evidence.flows_seen,
+            nodes_expected: expected,
+            nodes_reported: reported,
+            provisional: evidence.provisional || reported < expected,
+            biased: evidence.biased,
         };
         match estimate {
             Ok(estimate) => {
@@ -133,13 +159,14 @@ impl Answer {
 }
 
 /// One step of a series: sums over it, scaled by nothing, and what they say about all flows.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Point {
     /// Begin of the step, Unix ms.
     pub from_ms: u64,
     /// End of the step, Unix ms.
     pub to_ms: u64,
     /// Sums of the counters of sampled flows; `flows_seen` is exact.
+    #[schema(schema_with = counters_schema)]
     pub counters: sampler_event::Counters,
     /// Ratio of retransmitted segments over all flows.
     pub retrans_ratio: Answer,
@@ -153,4 +180,19 @@ pub struct Point {
     pub flows_open: u64,
     /// Stalls of sampled flows open at the end of the step.
     pub stalls_open: u64,
+}
+
+/// The counters by name, as they are written.
+fn counters_schema() -> Object {
+    let zero = serde_json::to_value(sampler_event::Counters::default()).unwrap_or_default();
+    let names = zero.as_object().into_iter().flat_map(|all| all.keys());
+    let counter = || {
+        let counter = ObjectBuilder::new().schema_type(Type::Integer);
+        counter.minimum(Some(utoipa::Number::UInt(0)))
+    };
+    names
+        .fold(ObjectBuilder::new(), |object, name| {
+            object.property(name, counter()).required(name)
+        })
+        .build()
 }

@@ -2,8 +2,8 @@
 //!
 //! Input: windows that were not seen before, heartbeats. Output: totals and series over any span of whole windows. One sum per stream
 //! and window start is kept; a question merges those inside its span, so that nothing is ever taken out of a sum again and old spans
-//! answer like new ones. Limits: `horizon_ms` back from the newest event, [`MAX_STREAMS`] streams, about 1.2 kB per (node, stream,
-//! window).
+//! answer like new ones. Limits: `horizon_ms` back from the newest event, [`MAX_STREAMS`] streams, `max_windows` windows of one node
+//! and rate, about 1.45 kB each (`cargo xtask bench merge`): the oldest make room, and the horizon is shorter while they do.
 //!
 //! Event time only. The site's time is the end of the newest event whose clock can be believed: a window that ends more than
 //! [`AHEAD_MS`] after the broker took it in, or that comes from a backlog, does not move it.
@@ -14,12 +14,19 @@ use sampler_event::{
     Flag, HistogramKind, Insufficient, NodeHeartbeat, Options, StreamWindow, SumError, WindowSum,
 };
 
+use super::answer::Evidence;
 use super::{Answer, Nodes, Point, Presence, Quantity};
 
 /// Streams kept; a site has fewer.
 pub const MAX_STREAMS: usize = 4096;
 /// A node whose clock is further ahead of the broker's does not move the site's time.
 pub const AHEAD_MS: u64 = 2_000;
+
+/// How far back questions can reach, unless it is said otherwise.
+pub const HORIZON_MS: u64 = 120_000;
+
+/// Windows that are held, unless it is said otherwise.
+pub const MAX_WINDOWS: usize = 1_000_000;
 
 /// How to merge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,14 +37,17 @@ pub struct LiveOptions {
     pub lateness_ms: u64,
     /// A node that was silent for so long is forgotten.
     pub node_forget_after_ms: u64,
+    /// Windows held at most; two of one node and rate that begin together are one.
+    pub max_windows: usize,
 }
 
 impl Default for LiveOptions {
     fn default() -> Self {
         Self {
-            horizon_ms: 120_000,
+            horizon_ms: HORIZON_MS,
             lateness_ms: 2_000,
             node_forget_after_ms: 900_000,
+            max_windows: MAX_WINDOWS,
         }
     }
 }
@@ -71,6 +81,11 @@ pub struct Live {
     streams: BTreeMap<String, BTreeMap<u64, WindowSum>>,
     /// End of the newest event, Unix ms.
     newest_ms: u64,
+    /// Windows held, and those that made room before their time.
+    held: usize,
+    cut: u64,
+    /// What began before it made room.
+    cut_ms: u64,
     refused: Option<SumError>,
 }
 
@@ -79,9 +94,12 @@ impl Live {
     pub fn new(options: LiveOptions) -> Self {
         Self {
             options,
-            nodes: Nodes::default(),
+            nodes: Nodes::new(options.lateness_ms),
             streams: BTreeMap::new(),
             newest_ms: 0,
+            held: 0,
+            cut: 0,
+            cut_ms: 0,
             refused: None,
         }
     }
@@ -99,6 +117,7 @@ impl Live {
     pub fn add(&mut self, window: &StreamWindow, append_ms: u64) -> Added {
         let start_ms = window.window_start_ms;
         let end_ms = start_ms.saturating_add(u64::from(window.window_ms));
+        self.nodes.saw(window);
         let replayed = window.flags & Flag::Replayed as u32 != 0;
         let late = end_ms < self.watermark_ms();
         if !replayed {
@@ -116,7 +135,10 @@ impl Live {
         let sum = stream
             .entry(start_ms)
             .or_insert_with(|| WindowSum::new(window.stream.as_str()));
-        match sum.add(window) {
+        let before = sum.strata_count();
+        let added = sum.add(window);
+        self.held += sum.strata_count() - before;
+        match added {
             Ok(()) if late => Added::Late,
             Ok(()) => Added::Merged,
             Err(error) => {
@@ -137,8 +159,31 @@ impl Live {
         }
     }
 
-    fn begin_ms(&self) -> u64 {
-        self.newest_ms.saturating_sub(self.options.horizon_ms)
+    /// Windows that begin before it are forgotten, Unix ms.
+    pub fn begin_ms(&self) -> u64 {
+        let begin_ms = self.newest_ms.saturating_sub(self.options.horizon_ms);
+        begin_ms.max(self.cut_ms)
+    }
+
+    /// How far back questions can reach, ms: less than it should be where windows had to make room.
+    pub fn horizon_ms(&self) -> u64 {
+        let kept_ms = self.newest_ms.saturating_sub(self.cut_ms);
+        self.options.horizon_ms.min(kept_ms)
+    }
+
+    /// Windows that are held.
+    pub const fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Windows that made room for newer ones before their time, since the start.
+    pub const fn cut(&self) -> u64 {
+        self.cut
+    }
+
+    /// Questions reach back so far from now on, or further; what was forgotten stays so.
+    pub fn reach(&mut self, horizon_ms: u64) {
+        self.options.horizon_ms = self.options.horizon_ms.max(horizon_ms);
     }
 
     /// The site's time, Unix ms; 0 before the first event.
@@ -158,15 +203,33 @@ impl Live {
             self.newest_ms
                 .saturating_sub(self.options.node_forget_after_ms),
         );
-        for windows in self.streams.values_mut() {
-            *windows = windows.split_off(&begin_ms);
+        self.drop_before(begin_ms);
+        let before = self.held;
+        while self.held > self.options.max_windows {
+            let starts = self.streams.values().filter_map(|sums| sums.keys().next());
+            let Some(oldest_ms) = starts.min() else { break };
+            self.cut_ms = oldest_ms.saturating_add(1);
+            self.drop_before(self.cut_ms);
         }
-        self.streams.retain(|_, windows| !windows.is_empty());
+        self.cut = self.cut.saturating_add((before - self.held) as u64);
+    }
+
+    fn drop_before(&mut self, begin_ms: u64) {
+        for sums in self.streams.values_mut() {
+            while let Some(oldest) = sums.first_entry()
+                && *oldest.key() < begin_ms
+            {
+                self.held -= oldest.remove().strata_count();
+            }
+        }
+        self.streams.retain(|_, sums| !sums.is_empty());
     }
 
     /// Drops a stream: its partition has another owner now.
     pub fn forget(&mut self, stream: &str) {
-        self.streams.remove(stream);
+        let gone = self.streams.remove(stream).unwrap_or_default();
+        self.held -= gone.values().map(WindowSum::strata_count).sum::<usize>();
+        self.nodes.forget_progress(stream);
     }
 
     /// The nodes.
@@ -180,13 +243,23 @@ impl Live {
         streams.map(|(name, windows)| (name.as_str(), windows.len()))
     }
 
+    /// The sums of a stream by the start of their windows, of those that start in a span.
+    pub fn windows(
+        &self,
+        stream: &str,
+        from_ms: u64,
+        to_ms: u64,
+    ) -> impl Iterator<Item = (u64, &WindowSum)> {
+        let windows = self.streams.get(stream).filter(|_| from_ms < to_ms);
+        let windows = windows.into_iter();
+        let windows = windows.flat_map(move |windows| windows.range(from_ms..to_ms));
+        windows.map(|(start_ms, sum)| (*start_ms, sum))
+    }
+
     /// Everything inside a span, of a stream.
     pub fn sum(&self, stream: &str, from_ms: u64, to_ms: u64) -> WindowSum {
         let mut whole = WindowSum::new(stream);
-        let Some(windows) = self.streams.get(stream).filter(|_| from_ms < to_ms) else {
-            return whole;
-        };
-        for sum in windows.range(from_ms..to_ms).map(|(_, sum)| sum) {
+        for (_, sum) in self.windows(stream, from_ms, to_ms) {
             // Epochs and sources contradict each other only if a node lies; its later windows are left out then.
             let _ = whole.merge(sum);
         }
@@ -230,11 +303,13 @@ impl Live {
                 .metric(source.unwrap_or_default())
                 .estimate(sum, options),
         };
-        let mut answer = Answer::new(estimate, span, presence);
-        answer.flows_seen = sum.counters().flows_seen;
-        answer.biased = sum.flags() & Flag::Biased as u32 != 0;
-        answer.provisional |= span.1 > self.watermark_ms();
-        answer
+        let evidence = Evidence {
+            presence,
+            flows_seen: sum.counters().flows_seen,
+            biased: sum.flags() & Flag::Biased as u32 != 0,
+            provisional: span.1 > self.watermark_ms(),
+        };
+        Answer::new(estimate, span, evidence)
     }
 
     /// A stream's sums in steps of `step_ms` from `from_ms` to `to_ms`; steps in which nobody had anything to say are left out.
@@ -282,10 +357,12 @@ impl Live {
 }
 
 /// The source of most round-trip samples: two sources never merge.
-fn main_source(sum: &WindowSum) -> Option<i32> {
+#[must_use]
+pub fn main_source(sum: &WindowSum) -> Option<i32> {
     let mut counts = BTreeMap::<i32, u64>::new();
     for (_, stratum) in sum.strata().filter(|(_, stratum)| stratum.rtt_source != 0) {
-        *counts.entry(stratum.rtt_source).or_default() += stratum.counters.rtt_count;
+        let count = counts.entry(stratum.rtt_source).or_default();
+        *count = count.saturating_add(stratum.counters.rtt_count);
     }
     let most = counts.into_iter().max_by_key(|(_, count)| *count);
     most.map(|(source, _)| source)
@@ -369,6 +446,40 @@ mod tests {
             &Options::default(),
         )
         .expect("the stream is known")
+    }
+
+    /// The oldest make room, questions say that they reach less far, and the counts agree with what is there.
+    #[test]
+    fn the_number_of_windows_is_bounded() {
+        let options = LiveOptions {
+            max_windows: 30,
+            ..LiveOptions::default()
+        };
+        let mut live = Live::new(options);
+        for second in 0..20 {
+            for node in ["a", "b", "c"] {
+                let window = window(node, BEGIN_MS + second * S, 1);
+                live.add(&window, BEGIN_MS + (second + 1) * S);
+            }
+            live.expire();
+            let held: usize = live
+                .streams
+                .values()
+                .flatten()
+                .map(|(_, s)| s.strata_count())
+                .sum();
+            assert_eq!(live.held(), held);
+            assert_eq!(held, 30.min(3 * (second as usize + 1)));
+        }
+        assert_eq!(live.cut(), 30);
+        assert_eq!(live.horizon_ms(), 11 * S - 1);
+        let whole = live.sum("sport", 0, u64::MAX);
+        assert_eq!(whole.counters().retrans_segs, 30);
+        // What made room does not come back.
+        let late = window("d", BEGIN_MS, 1);
+        assert_eq!(live.add(&late, BEGIN_MS + 20 * S), Added::Expired);
+        live.forget("sport");
+        assert_eq!((live.held(), live.streams().count()), (0, 0));
     }
 
     #[test]

@@ -8,7 +8,11 @@
 mod answer;
 mod live;
 mod nodes;
+mod progress;
 
+pub(crate) use answer::Evidence;
 pub use answer::{Answer, Point, Quantity};
-pub use live::{Added, Live, LiveOptions, Unknown};
-pub use nodes::{NodeInfo, Nodes, Presence};
+pub use live::{
+    AHEAD_MS, Added, HORIZON_MS, Live, LiveOptions, MAX_STREAMS, MAX_WINDOWS, Unknown, main_source,
+};
+pub use nodes::{NodeInfo, Nodes, Presence, StreamInfo};

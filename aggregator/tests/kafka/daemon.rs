@@ -3,40 +3,62 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use aggregator::consume::DEAD_LETTERS_TOPIC;
 use aggregator::input::Topic;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sampler_event::{Event, LifeCycle, NodeHeartbeat, StreamState, StreamWindow};
 use serde_json::Value;
 
-use crate::broker_with_topics;
 use crate::member::PATIENCE;
 use crate::writer::{Writer, now_ms};
+use crate::{broker_with_topics, log};
 
 const NODES: u64 = 3;
 const SECONDS: u64 = 12;
 const RETRANS_SEGS: u64 = 48;
 
 /// A running daemon; ended by force when dropped.
-struct Daemon {
+pub struct Daemon {
     process: Child,
     http: SocketAddr,
     folder: tempfile::TempDir,
 }
 
 impl Daemon {
-    fn start(brokers: &str) -> Self {
+    pub fn start(brokers: &str) -> Self {
+        Self::start_with(brokers, "")
+    }
+
+    /// With more of a configuration.
+    pub fn start_with(brokers: &str, more: &str) -> Self {
+        Self::start_as(brokers, "", more)
+    }
+
+    /// With options of the file itself, and more sections.
+    pub fn start_as(brokers: &str, options: &str, more: &str) -> Self {
+        Self::start_in("flowvitals", brokers, options, more)
+    }
+
+    /// In groups of another name.
+    pub fn start_in(group_prefix: &str, brokers: &str, options: &str, more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         // Free now, and nobody else takes one here in between.
         let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
         let http = port.expect("a port");
         let config = folder.path().join("aggregator.toml");
         let brokers: Vec<_> = brokers.split(',').collect();
+        // A store of its own, unless the test has one.
+        let store = match more.contains("[store]") {
+            true => String::new(),
+            false => format!("store.directory = {:?}\n", folder.path().join("store")),
+        };
         let text = format!(
-            "site = \"ams1\"\n[kafka]\nbrokers = {brokers:?}\n[http]\nlisten = \"{http}\"\n"
+            "site = \"ams1\"\n{options}{store}[kafka]\nbrokers = {brokers:?}\ngroup_prefix = {group_prefix:?}\n[http]\nlisten = \"{http}\"\n{more}"
         );
         fs::write(&config, text).expect("a configuration");
         let log = File::create(folder.path().join("log")).expect("a log");
@@ -54,12 +76,17 @@ impl Daemon {
         }
     }
 
-    fn log(&self) -> String {
+    /// Its configuration.
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("aggregator.toml")
+    }
+
+    pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).expect("the log")
     }
 
     /// The body of an answer, if there is one.
-    fn get(&self, path: &str) -> Option<String> {
+    pub fn get(&self, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect(self.http).ok()?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).ok()?;
@@ -68,19 +95,30 @@ impl Daemon {
         Some(answer.split_once("\r\n\r\n")?.1.to_owned())
     }
 
-    fn json(&self, path: &str) -> Value {
+    pub fn json(&self, path: &str) -> Value {
         let body = self.get(path).expect("an answer");
         serde_json::from_str(&body).expect("JSON")
     }
 
-    fn metric(&self, name: &str) -> f64 {
-        let text = self.get("/metrics").expect("metrics");
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = self.get("/metrics");
+        let text = text.unwrap_or_else(|| panic!("no metrics:\n{}", self.log()));
         let parsed = service::metrics::parse(&text).expect("an exposition");
         let samples = parsed.samples.iter().filter(|sample| sample.name == name);
         samples.map(|sample| sample.value).sum()
     }
 
-    fn wait_for(&self, what: &str, done: impl Fn() -> bool) {
+    /// As [`Self::metric`], of one sample of several.
+    pub fn metric_of(&self, name: &str, label: (&str, &str)) -> f64 {
+        let text = self.get("/metrics");
+        let text = text.unwrap_or_else(|| panic!("no metrics:\n{}", self.log()));
+        let parsed = service::metrics::parse(&text).expect("an exposition");
+        let samples = parsed.named(name);
+        let samples = samples.filter(|s| s.labels.get(label.0).is_some_and(|l| l == label.1));
+        samples.map(|sample| sample.value).sum()
+    }
+
+    pub fn wait_for(&self, what: &str, mut done: impl FnMut() -> bool) {
         let begin = Instant::now();
         while !done() {
             assert!(
@@ -92,9 +130,37 @@ impl Daemon {
         }
     }
 
-    fn stop(mut self) {
+    /// A request whose answer does not end.
+    pub fn open(&self, path: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.http).expect("a connection");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("asked");
+        stream
+    }
+
+    /// Gives it other rules.
+    pub fn reload(&self, rules: &str) {
+        let file = self.config();
+        let text = fs::read_to_string(&file).expect("the configuration");
+        let rest = text.split("[[alert]]").next().unwrap_or_default();
+        fs::write(&file, format!("{rest}\n{rules}")).expect("written");
+        self.signal(Signal::SIGHUP);
+    }
+
+    /// Ends it by force.
+    pub fn kill(&self) {
+        self.signal(Signal::SIGKILL);
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.process.id()).expect("a pid"));
-        kill(pid, Signal::SIGTERM).expect("a signal");
+        kill(pid, signal).expect("a signal");
+    }
+
+    pub fn stop(mut self) {
+        self.signal(Signal::SIGTERM);
         let status = self.process.wait().expect("a status");
         assert!(status.success(), "{status}:\n{}", self.log());
     }
@@ -211,6 +277,11 @@ fn what_the_nodes_sent_is_answered_once_and_whole() {
             && daemon.metric("flowvitals_aggregator_duplicates_total") == (NODES * 2 * 4) as f64
     });
     assert_eq!(daemon.metric("flowvitals_aggregator_missing_events"), 0.0);
+    daemon.wait_for("the other role has refused it too", || {
+        daemon.metric("flowvitals_store_records_refused_total") == 1.0
+    });
+    let letters = log(&brokers, DEAD_LETTERS_TOPIC, 0);
+    assert_eq!(letters.len(), 1, "one of the roles buries");
     // A window that was not there: its hole shows, and it moves the total.
     writer.event(&window("edge-0", "sport-1", end_ms - 1_000, SECONDS + 4));
     daemon.wait_for("the late window is added", || {

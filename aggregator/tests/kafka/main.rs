@@ -1,8 +1,24 @@
 //! The readers against a real broker: everything arrives, members share and take over, nothing is lost to a dead broker or a slow
-//! owner, and what is no event is buried.
+//! owner, and what is no event is buried. One test has a Cassandra beside the broker.
 
+mod alerts;
+mod backtest;
+mod bad_input;
+mod cassandra;
+mod cluster;
 mod daemon;
+mod groups;
+mod kills;
 mod member;
+mod nodes;
+mod owner;
+mod owners;
+mod paused;
+mod play;
+mod produced;
+mod rights;
+mod store;
+mod test_alert;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -35,12 +51,21 @@ struct Broker {
 
 /// A broker, or a printed reason why there is none; where everything must be there, its absence is a failure.
 fn broker() -> Option<Broker> {
+    start_cluster(&Options::default())
+}
+
+fn start_cluster(options: &Options) -> Option<Broker> {
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    match Cluster::start(&Options::default(), None) {
-        Ok(cluster) => Some(Broker {
-            cluster,
-            _turn: turn,
-        }),
+    let begin = Instant::now();
+    match Cluster::start(options, None) {
+        Ok(cluster) => {
+            let seconds = begin.elapsed().as_secs_f64();
+            println!("{} broker(s) after {seconds:.1} s", options.nodes);
+            Some(Broker {
+                cluster,
+                _turn: turn,
+            })
+        }
         Err(KafkaError::Command(error))
             if std::env::var_os("FLOWVITALS_REQUIRE_KERNEL").is_none() =>
         {
@@ -112,6 +137,9 @@ fn everything_arrives_and_a_killed_broker_costs_nothing() {
     ] {
         assert_eq!(member.numbers_of(topic), (0..partitions).collect());
     }
+    member.until("the end of the history", |member| {
+        member.caught_up == member.assigned
+    });
     member.until("a good state without lag", |member| {
         let streams = member.status().streams;
         let lag = streams.lag.values().sum::<u64>();
@@ -335,11 +363,11 @@ fn is_a_member_until_it_is_killed() {
     }
 }
 
-/// All records of the first partition of a topic.
-fn log(brokers: &str, topic: &str) -> Vec<OwnedMessage> {
+/// All records of a partition of a topic.
+fn log(brokers: &str, topic: &str, partition: i32) -> Vec<OwnedMessage> {
     let consumer = consumer(brokers, "log");
     let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, 0, Offset::Beginning)
+    list.add_partition_offset(topic, partition, Offset::Beginning)
         .expect("a partition");
     consumer.assign(&list).expect("assigned");
     let (mut logged, start) = (Vec::new(), Instant::now());
@@ -393,7 +421,7 @@ fn what_is_no_event_is_buried_and_the_rest_goes_on() {
     for (label, count) in refused {
         assert_eq!(count, u64::from(garbage.contains_key(label)), "{label}");
     }
-    let letters = log(&brokers, DEAD_LETTERS_TOPIC);
+    let letters = log(&brokers, DEAD_LETTERS_TOPIC, 0);
     assert_eq!(letters.len(), 4);
     for letter in &letters {
         let reason = header(letter, "reason");

@@ -26,6 +26,8 @@ pub struct Member {
     /// Events of all assignments: kind, stream, sequence.
     pub events: BTreeSet<(Topic, String, u64)>,
     pub revocations: usize,
+    /// Partitions of the present assignment whose history is read.
+    pub caught_up: BTreeSet<Partition>,
 }
 
 impl Member {
@@ -42,6 +44,7 @@ impl Member {
             seen: BTreeSet::new(),
             events: BTreeSet::new(),
             revocations: 0,
+            caught_up: BTreeSet::new(),
         }
     }
 
@@ -58,12 +61,22 @@ impl Member {
                         self.assigned.remove(&partition),
                         "{partition:?} was not ours"
                     );
+                    self.caught_up.remove(&partition);
                     self.seen
                         .retain(|(topic, number, _)| (*topic, *number) != partition);
                 }
                 self.revocations += 1;
             }
             Input::Batch(batch) => batch.iter().for_each(|arrival| self.arrival(arrival)),
+            Input::CaughtUp(partitions) => {
+                for partition in partitions {
+                    assert!(
+                        self.assigned.contains(&partition),
+                        "{partition:?} is not ours"
+                    );
+                    assert!(self.caught_up.insert(partition), "{partition:?} twice");
+                }
+            }
         }
     }
 

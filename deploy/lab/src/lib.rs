@@ -3,12 +3,15 @@
 //! [`network::Network`] is two network namespaces with a link whose loss, blackouts and (with
 //! [`delay`]) one-way delay are set while traffic runs. [`traffic`] moves bytes over it and counts
 //! them on both ends, [`counters`] reads what the kernel of each side counted meanwhile.
-//! [`kafka`] starts real brokers. [`unit`](mod@unit) holds a shipped systemd unit against what is promised of it.
+//! [`kafka`] and [`cassandra`] start real servers, [`alertmanager`] real Alertmanagers and a receiver of what they send.
+//! [`unit`](mod@unit) holds a shipped systemd unit against what is promised of it.
 //!
 //! Limits: Linux, root (or CAP_NET_ADMIN and CAP_SYS_ADMIN), the Debian packages iproute2 and
 //! iptables; the delay link also needs `/dev/net/tun`. Everything made here is removed by `Drop`;
 //! what a killed process left behind is removed by the next [`netns::Namespace::new`].
 
+pub mod alertmanager;
+pub mod cassandra;
 pub mod clock;
 pub mod command;
 pub mod counters;
@@ -18,5 +21,6 @@ pub mod kafka;
 pub mod netns;
 pub mod network;
 mod offload;
+pub mod server;
 pub mod traffic;
 pub mod unit;

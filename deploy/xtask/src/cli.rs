@@ -14,10 +14,12 @@ pub struct Arguments {
 /// One command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show it at work: an edge with 1,400 players on a lossy network, the sampler, a real Kafka.
+    /// Show it at work: an edge with 1,400 players on a lossy network, the sampler, a real Kafka, the aggregator, a pager.
     Demo(Demo),
     /// Check and test everything, with the set-up that it needs.
     Test,
+    /// Try the aggregator's HTTP interface with what its OpenAPI document allows and forbids (schemathesis).
+    Api,
     /// Measure what the sampler costs on this machine, and print tables.
     Bench(Bench),
     /// Install the system packages that building, testing and the demo need.
@@ -28,6 +30,9 @@ pub enum Command {
     /// A real Kafka cluster on this machine's loopback, for development.
     #[command(subcommand)]
     Kafka(Kafka),
+    /// A real Cassandra on this machine's loopback, for development.
+    #[command(subcommand)]
+    Cassandra(Cassandra),
 }
 
 /// Options of the demo.
@@ -36,12 +41,16 @@ pub struct Demo {
     /// Leave everything running at the end, until Ctrl-C.
     #[arg(long)]
     pub keep: bool,
+    /// Store in a real Cassandra (0.5 GB of memory), and show the SELECT that reads the last ten seconds.
+    #[arg(long)]
+    pub cassandra: bool,
 }
 
 /// What to measure.
 #[derive(Args, Clone, Debug)]
 pub struct Bench {
-    /// program, live, connections, bulk, walk, daemon, stage, event, coverage or all.
+    /// What a node pays: program, live, connections, bulk, walk, daemon, stage, event. What a site gets: merge, onset, steady, scaling,
+    /// rebalance. coverage (of intervals), or all (but steady, which takes half an hour).
     #[arg(default_value = "all")]
     pub name: String,
 }
@@ -56,7 +65,7 @@ pub enum Ebpf {
 }
 
 /// What to do with Kafka.
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum Kafka {
     /// Start brokers on 127.0.0.1:19092, 19102, … and apply the declared topics.
     Up {
@@ -65,5 +74,62 @@ pub enum Kafka {
         brokers: u8,
     },
     /// End them and remove their data.
+    Down,
+    /// Make a cluster as deploy/kafka/cluster.toml declares it, and say of each thing what was done.
+    Apply {
+        /// Which cluster.
+        #[command(flatten)]
+        cluster: KafkaCluster,
+        /// Take back what declared principals may do beyond it.
+        #[arg(long, conflicts_with = "no_grants")]
+        revoke: bool,
+    },
+    /// Say what differs from deploy/kafka/cluster.toml; exit status 1 if anything does.
+    Check {
+        /// Which cluster.
+        #[command(flatten)]
+        cluster: KafkaCluster,
+    },
+    /// Write server.properties of every node of a production cluster, and say how it is formatted.
+    Nodes {
+        /// Names or addresses of the nodes: 1, 3 or 5.
+        #[arg(long, value_delimiter = ',', required = true)]
+        hosts: Vec<String>,
+        /// Folder to write kafka-1.properties, … to.
+        #[arg(long)]
+        into: std::path::PathBuf,
+        /// Folder of each node's data.
+        #[arg(long, default_value = "/var/lib/kafka/data")]
+        data: String,
+        /// Folder of each node's node.pem and ca.pem.
+        #[arg(long, default_value = "/etc/kafka/secrets")]
+        secrets: String,
+    },
+}
+
+/// How a cluster is reached.
+#[derive(Args, Clone, Debug)]
+pub struct KafkaCluster {
+    /// host:port of brokers, with commas between.
+    #[arg(long)]
+    pub brokers: String,
+    /// File of librdkafka properties (security.protocol, sasl.…, ssl.…), one name=value a line.
+    #[arg(long)]
+    pub properties: Option<std::path::PathBuf>,
+    /// Leave rights alone: a cluster where everybody may do everything.
+    #[arg(long)]
+    pub no_grants: bool,
+}
+
+/// What to do with Cassandra.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum Cassandra {
+    /// Start one node on 127.0.0.1:9042, or a ring on 127.0.0.1, 127.0.0.2, …
+    Up {
+        /// How many; one takes 0.5 GB of memory.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
+        nodes: u8,
+    },
+    /// End it and remove its data.
     Down,
 }

@@ -2,8 +2,9 @@
 //!
 //! Every command says what it is about to change, cleans up after itself, and exits with 0 only
 //! when it did all of it. This program needs nothing but a compiler to build; what speaks with
-//! Kafka is the second program, `xtask-stack`, which this one builds once the set-up is done.
+//! servers is the second program, `xtask-stack`, which this one builds once the set-up is done.
 
+mod api;
 mod cli;
 mod ebpf;
 mod paths;
@@ -39,19 +40,24 @@ fn run() -> Result<bool> {
         Command::Ebpf(Ebpf::Build) => ebpf::build()?,
         Command::Ebpf(Ebpf::Verify) => ebpf::verify()?,
         Command::Test => return test::run(),
+        Command::Api => {
+            setup::run()?;
+            api::run()?;
+        }
         Command::Bench(bench) => bench_of(&bench.name)?,
         Command::Demo(_) => {
             println!(
-                "The demo takes about a minute once everything is built (some minutes the first time). It makes two\n\
-                 network namespaces with a packet filter inside them, starts nginx and Kafka in them, loads an eBPF\n\
-                 program at the root cgroup, and takes all of it away at the end."
+                "The demo takes about two minutes once everything is built (some minutes the first time). It makes two\n\
+                 network namespaces with a packet filter inside them, starts nginx, Kafka and Alertmanager in them, loads\n\
+                 an eBPF program at the root cgroup, and takes all of it away at the end."
             );
             setup::run()?;
-            println!("building the sampler");
-            process::run(process::cargo().args(["build", "--release", "--package", "sampler"]))?;
+            println!("building the sampler and the aggregator");
+            let both = ["--package", "sampler", "--package", "aggregator"];
+            process::run(process::cargo().args(["build", "--release"]).args(both))?;
             stack(true)?;
         }
-        Command::Kafka(_) => {
+        Command::Kafka(_) | Command::Cassandra(_) => {
             setup::run()?;
             stack(false)?;
         }
@@ -64,11 +70,13 @@ fn bench_of(name: &str) -> Result<()> {
     if name != "coverage" {
         let release = ["build", "--release", "--package"];
         // One of them measures the daemon as an operator has it.
-        process::run(
-            process::cargo()
-                .args(release)
-                .args(["sampler", "--package", "benches"]),
-        )?;
+        process::run(process::cargo().args(release).args([
+            "sampler",
+            "--package",
+            "aggregator",
+            "--package",
+            "benches",
+        ]))?;
         let program = paths::target().join("release/benches");
         process::run(std::process::Command::new(program).arg(name))?;
     }
@@ -87,7 +95,7 @@ fn bench_of(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Builds the program that speaks with Kafka and hands it our arguments, as root if it must be.
+/// Builds the program that speaks with servers and hands it our arguments, as root if it must be.
 fn stack(as_root: bool) -> Result<()> {
     println!("building the servers' side");
     process::run(process::cargo().args([

@@ -17,7 +17,7 @@ enum Sign {
 }
 
 /// What is needed: the sign, the Debian package, and what for.
-const NEEDED: [(Sign, &str, &str); 10] = [
+const NEEDED: [(Sign, &str, &str); 13] = [
     (
         Sign::Program("cc"),
         "build-essential",
@@ -44,14 +44,35 @@ const NEEDED: [(Sign, &str, &str); 10] = [
     (
         Sign::Program("java"),
         "default-jre-headless",
-        "the Kafka broker",
+        "Kafka and Cassandra",
     ),
-    (Sign::Program("mvn"), "maven", "the Kafka broker's jars"),
+    (Sign::Program("mvn"), "maven", "their jars"),
+    (
+        Sign::Program("openssl"),
+        "openssl",
+        "certificates of test clusters",
+    ),
+    (
+        Sign::Package,
+        "python3-venv",
+        "trying the HTTP interface with schemathesis",
+    ),
     (
         Sign::Program("systemd-analyze"),
         "systemd",
         "checking the unit file",
     ),
+    (
+        Sign::Program("prometheus-alertmanager"),
+        "prometheus-alertmanager",
+        "whom the aggregator tells",
+    ),
+];
+
+/// Debian starts these when it installs them, on ports that others may want; tests and demo start their own.
+const QUIET: [(&str, &str); 2] = [
+    ("nginx-light", "nginx"),
+    ("prometheus-alertmanager", "prometheus-alertmanager"),
 ];
 
 /// Says what is missing, installs it, and does nothing where nothing is.
@@ -83,18 +104,18 @@ pub fn run() -> Result<()> {
         process::output(as_root("apt-get").arg("update")).context("cannot update the lists")?;
         install().context("cannot install the packages")?;
     }
-    if packages.contains(&"nginx-light") {
-        quiet_nginx();
-    }
+    let installed = QUIET
+        .iter()
+        .filter(|(package, _)| packages.contains(package));
+    installed.for_each(|(_, service)| quiet(service));
     Ok(())
 }
 
-/// Debian starts nginx on port 80 when it installs it; the demo starts its own.
-fn quiet_nginx() {
+fn quiet(service: &str) {
     if Path::new("/run/systemd/system").exists() {
-        println!("stopping the nginx service that came with the package");
-        // It may not have been started; the demo does not depend on it.
-        let _ = process::output(as_root("systemctl").args(["disable", "--now", "nginx"]));
+        println!("stopping the {service} service that came with the package");
+        // It may not have been started; nothing of ours depends on it.
+        let _ = process::output(as_root("systemctl").args(["disable", "--now", service]));
     }
 }
 

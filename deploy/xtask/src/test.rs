@@ -62,6 +62,8 @@ fn steps(strict: bool) -> Result<Vec<Step>> {
     }
     let mut verify = Command::new(std::env::current_exe()?);
     verify.args(["ebpf", "verify"]);
+    let mut api = Command::new(std::env::current_exe()?);
+    api.arg("api");
     let mut steps = vec![
         Step::new("format", format),
         Step::new("lints", lint),
@@ -70,6 +72,7 @@ fn steps(strict: bool) -> Result<Vec<Step>> {
             is_tests: true,
             ..Step::new("tests", tests)
         },
+        Step::new("api", api),
         Step::new("ebpf-verify", verify),
     ];
     for unit in units()? {

@@ -28,6 +28,22 @@ macro_rules! counters {
             pub fn merge(&mut self, other: &Self) {
                 $(self.$name = self.$name.saturating_add(other.$name);)+
             }
+
+            /// Names of all counters. New ones are added at the end: rows are stored in this order.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),+];
+
+            /// The sums, in the order of [`Self::NAMES`].
+            #[must_use]
+            pub fn values(&self) -> [u64; Self::NAMES.len()] {
+                [$(self.$name),+]
+            }
+
+            /// The sums from their numbers, in the order of [`Self::NAMES`]; those that are absent are 0.
+            #[must_use]
+            pub fn of_values(values: &[u64]) -> Self {
+                let mut values = values.iter().copied();
+                Self { $($name: values.next().unwrap_or(0),)+ }
+            }
         }
     };
 }
@@ -110,6 +126,22 @@ macro_rules! groups {
             pub fn merge(&mut self, other: &Self) {
                 $(let sums = self.$name.iter_mut().zip(&other.$name);
                 sums.for_each(|(sum, part)| *sum = sum.saturating_add(*part));)+
+            }
+
+            /// Names of all fields. New ones are added at the end: rows are stored in this order.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),+];
+
+            /// The fields, in the order of [`Self::NAMES`].
+            #[must_use]
+            pub fn fields(&self) -> [&[u64; GROUPS]; Self::NAMES.len()] {
+                [$(&self.$name),+]
+            }
+
+            /// The sums from their fields, in the order of [`Self::NAMES`]; those that are absent are 0.
+            #[must_use]
+            pub fn of_fields(fields: &[[u64; GROUPS]]) -> Self {
+                let mut fields = fields.iter().copied();
+                Self { $($name: fields.next().unwrap_or_default(),)+ }
             }
 
             /// The first group field of a window that has neither 16 numbers nor none, with its length.

@@ -22,6 +22,8 @@ mod counters;
 
 mod gauges;
 
+mod histograms;
+
 mod stratum;
 
 mod sum;
@@ -36,12 +38,13 @@ pub use counters::{Counters, GROUPS, Groups};
 pub use estimate::{Estimate, Insufficient, Options, Sample, ratio, total};
 pub use gauges::Gauges;
 pub use histogram::{Bucket, Histogram, HistogramError};
+pub use histograms::{HistogramKind, Histograms};
 pub use json::{Event, to_json_line};
 pub use layout::Layout;
 pub use metric::Metric;
 pub use prost::{DecodeError, Message};
-pub use stratum::{Stratum, StratumKey};
-pub use sum::{HistogramKind, SumError, WindowSum};
+pub use stratum::{Stratum, StratumKey, source_of};
+pub use sum::{SumError, WindowSum};
 pub use wire::{
     Flag, LifeCycle, NamespaceCounters, NodeHeartbeat, RttSource, StreamPulse, StreamState,
     StreamWindow,

@@ -26,11 +26,22 @@ impl Metric {
     /// # Errors
     /// If there is too little evidence.
     pub fn estimate(self, sum: &WindowSum, options: &Options) -> Result<Estimate, Insufficient> {
-        let samples = self.samples(sum);
+        self.estimate_from(&self.samples(sum), options)
+    }
+
+    /// Estimates the quantity from samples that hold its groups.
+    ///
+    /// # Errors
+    /// If there is too little evidence.
+    pub fn estimate_from(
+        self,
+        samples: &[Sample],
+        options: &Options,
+    ) -> Result<Estimate, Insufficient> {
         match self {
-            Self::RetransSegs | Self::DataSegsOut => estimate::total(&samples, options),
+            Self::RetransSegs | Self::DataSegsOut => estimate::total(samples, options),
             Self::RetransRatio | Self::StallRatio | Self::RttSlowRatio(_) => {
-                estimate::ratio(&samples, options)
+                estimate::ratio(samples, options)
             }
         }
     }
@@ -58,7 +69,8 @@ impl Metric {
     }
 
     /// Numerator and denominator; a total has the denominator 0, which is not read.
-    fn groups(self, groups: &Groups) -> ([u64; GROUPS], [u64; GROUPS]) {
+    #[must_use]
+    pub fn groups(self, groups: &Groups) -> ([u64; GROUPS], [u64; GROUPS]) {
         match self {
             Self::RetransSegs => (groups.retrans_segs, [0; GROUPS]),
             Self::DataSegsOut => (groups.data_segs_out, [0; GROUPS]),

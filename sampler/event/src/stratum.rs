@@ -111,8 +111,9 @@ impl Stratum {
     }
 }
 
-/// The source of a window's samples; a window without samples has none.
-pub(crate) fn source_of(window: &StreamWindow) -> i32 {
+/// The source of a window's samples, a number of [`RttSource`]; a window without samples has none.
+#[must_use]
+pub fn source_of(window: &StreamWindow) -> i32 {
     if window.rtt_counts.is_empty() {
         RttSource::Unspecified.into()
     } else {

@@ -6,14 +6,15 @@
 //! nothing. Limits: a sum holds as many strata as it is given; who adds windows bounds the horizon.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use thiserror::Error;
 
 use crate::gauges::end_ms;
 use crate::stratum::source_of;
 use crate::{
-    CodecError, Counters, Gauges, Groups, Histogram, Layout, Stratum, StratumKey, StreamWindow,
-    codec,
+    CodecError, Counters, Gauges, Groups, Histogram, HistogramKind, Histograms, Stratum,
+    StratumKey, StreamWindow,
 };
 
 /// Why a window or a sum cannot be added.
@@ -73,28 +74,6 @@ pub enum SumError {
     },
 }
 
-/// Which of the histograms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum HistogramKind {
-    /// Round-trip times of one source, a number of [`RttSource`](crate::RttSource).
-    Rtt(i32),
-    /// Round-trip times of handshakes.
-    Handshake,
-    /// Flows' least round-trip times, one per flow and window.
-    Least,
-}
-
-impl HistogramKind {
-    /// Layout of its histograms.
-    #[must_use]
-    pub const fn layout(self) -> Layout {
-        match self {
-            Self::Rtt(_) => Layout::RTT,
-            Self::Handshake | Self::Least => Layout::COARSE,
-        }
-    }
-}
-
 /// The sum of windows of one stream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WindowSum {
@@ -103,9 +82,9 @@ pub struct WindowSum {
     flags: u32,
     start_ms: u64,
     end_ms: u64,
-    strata: BTreeMap<StratumKey, Stratum>,
-    /// By kind and by the bits of the sampling rate, which sort as the rates do.
-    histograms: BTreeMap<(HistogramKind, u64), Histogram>,
+    /// On the heap, since a kilobyte each would be moved about and leave the tree's nodes half empty.
+    strata: BTreeMap<StratumKey, Box<Stratum>>,
+    histograms: Histograms,
 }
 
 impl WindowSum {
@@ -119,8 +98,23 @@ impl WindowSum {
             start_ms: u64::MAX,
             end_ms: 0,
             strata: BTreeMap::new(),
-            histograms: BTreeMap::new(),
+            histograms: Histograms::default(),
         }
+    }
+
+    /// Whether a window may be added to the empty sum of its stream.
+    ///
+    /// # Errors
+    /// If it is malformed.
+    pub fn check(window: &StreamWindow) -> Result<(), SumError> {
+        let rate = window.sampling_rate;
+        if !((0.0..=1.0).contains(&rate) && rate.is_sign_positive()) {
+            return Err(SumError::Rate { rate });
+        }
+        if let Some((field, length)) = Groups::malformed(window) {
+            return Err(SumError::Groups { field, length });
+        }
+        Histograms::check(window).map_err(|(field, source)| SumError::Histogram { field, source })
     }
 
     /// Adds a window.
@@ -128,47 +122,22 @@ impl WindowSum {
     /// # Errors
     /// If it is of another stream, is malformed, or contradicts the sum; then nothing is changed.
     pub fn add(&mut self, window: &StreamWindow) -> Result<(), SumError> {
+        self.same_stream(&window.stream)?;
+        Self::check(window)?;
         let rate = window.sampling_rate;
         let key = StratumKey {
             node: window.node.clone(),
             instance: window.instance,
             rate_epoch: window.rate_epoch,
         };
-        self.same_stream(&window.stream)?;
-        if !((0.0..=1.0).contains(&rate) && rate.is_sign_positive()) {
-            return Err(SumError::Rate { rate });
+        match self.strata.entry(key) {
+            Entry::Occupied(mut held) => {
+                held.get().fits(held.key(), rate, source_of(window))?;
+                held.get_mut().add(window);
+            }
+            Entry::Vacant(new) => new.insert(Box::new(Stratum::empty(rate))).add(window),
         }
-        if let Some((field, length)) = Groups::malformed(window) {
-            return Err(SumError::Groups { field, length });
-        }
-        let histograms = histograms_of(window);
-        for (field, kind, list) in histograms {
-            codec::check(kind.layout(), list)
-                .map_err(|source| SumError::Histogram { field, source })?;
-        }
-        if let Some(stratum) = self.strata.get(&key) {
-            stratum.fits(&key, rate, source_of(window))?;
-        }
-
-        self.strata
-            .entry(key)
-            .or_insert_with(|| Stratum::empty(rate))
-            .add(window);
-        for (_, kind, list) in histograms
-            .into_iter()
-            .filter(|(_, _, list)| !list.is_empty())
-        {
-            let sum = self
-                .histograms
-                .entry((kind, rate.to_bits()))
-                .or_insert_with(|| Histogram::new(kind.layout()));
-            let known_us = (window.rtt_min_us, window.rtt_max_us);
-            codec::add_to(
-                sum,
-                list,
-                matches!(kind, HistogramKind::Rtt(_)).then_some(known_us),
-            );
-        }
+        self.histograms.add(window);
         self.cover(1, window.flags, window.window_start_ms, end_ms(window));
         Ok(())
     }
@@ -191,13 +160,7 @@ impl WindowSum {
                 None => drop(self.strata.insert(key.clone(), theirs.clone())),
             }
         }
-        for (key, theirs) in &other.histograms {
-            let sum = self
-                .histograms
-                .entry(*key)
-                .or_insert_with(|| Histogram::new(key.0.layout()));
-            sum.merge(theirs).expect("the kind gives the layout");
-        }
+        self.histograms.merge(&other.histograms);
         self.cover(other.windows, other.flags, other.start_ms, other.end_ms);
         Ok(())
     }
@@ -245,7 +208,13 @@ impl WindowSum {
 
     /// The strata, in order of their keys.
     pub fn strata(&self) -> impl Iterator<Item = (&StratumKey, &Stratum)> {
-        self.strata.iter()
+        self.strata.iter().map(|(key, stratum)| (key, &**stratum))
+    }
+
+    /// Number of strata.
+    #[must_use]
+    pub fn strata_count(&self) -> usize {
+        self.strata.len()
     }
 
     /// Sums of the counters over all strata, of sampled flows and not scaled.
@@ -280,68 +249,26 @@ impl WindowSum {
         })
     }
 
+    /// The histograms.
+    #[must_use]
+    pub const fn histograms(&self) -> &Histograms {
+        &self.histograms
+    }
+
     /// All samples of a kind, whatever rate selected them; none if there are none.
     #[must_use]
     pub fn histogram(&self, kind: HistogramKind) -> Option<Histogram> {
-        self.by_rate(kind)
-            .map(|(_, histogram)| histogram.clone())
-            .reduce(|mut sum, part| {
-                sum.merge(&part).expect("the kind gives the layout");
-                sum
-            })
+        self.histograms.histogram(kind)
     }
 
     /// Histograms of a kind with the sampling rate of their flows.
     pub fn by_rate(&self, kind: HistogramKind) -> impl Iterator<Item = (f64, &Histogram)> {
-        let rates = self.histograms.range((kind, 0)..=(kind, u64::MAX));
-        rates.map(|((_, rate_bits), histogram)| (f64::from_bits(*rate_bits), histogram))
+        self.histograms.by_rate(kind)
     }
 
-    /// Quantile over all flows: nearest rank, where a sample selected at rate p stands for 1/p samples. With one rate it is exactly
-    /// the quantile of the histogram.
+    /// Quantile over all flows: see [`Histograms::quantile_us`].
     #[must_use]
     pub fn quantile_us(&self, kind: HistogramKind, q: f64) -> Option<u64> {
-        let rates: Vec<_> = self.by_rate(kind).filter(|(rate, _)| *rate > 0.0).collect();
-        let all = self.histogram(kind)?;
-        if rates.len() <= 1 {
-            return all.quantile_us(q);
-        }
-        let weight = |index: usize| {
-            rates
-                .iter()
-                .map(|(rate, part)| part.counts()[index] as f64 / rate)
-                .sum::<f64>()
-        };
-        let rank = q.clamp(0.0, 1.0) * all.iter().map(|bucket| weight(bucket.index)).sum::<f64>();
-        let mut seen = 0.0;
-        let reached = all.iter().find(|bucket| {
-            seen += weight(bucket.index);
-            seen >= rank
-        });
-        // Rounding can leave the last bucket a hair below the rank.
-        reached
-            .or_else(|| all.iter().last())
-            .map(|bucket| all.value_us(bucket.index))
+        self.histograms.quantile_us(kind, q)
     }
-}
-
-/// The histogram fields of a window.
-fn histograms_of(window: &StreamWindow) -> [(&'static str, HistogramKind, &[i64]); 3] {
-    [
-        (
-            "rtt_counts",
-            HistogramKind::Rtt(window.rtt_source),
-            &window.rtt_counts,
-        ),
-        (
-            "rtt_handshake_counts",
-            HistogramKind::Handshake,
-            &window.rtt_handshake_counts,
-        ),
-        (
-            "rtt_min_counts",
-            HistogramKind::Least,
-            &window.rtt_min_counts,
-        ),
-    ]
 }

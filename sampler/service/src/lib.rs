@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`brokers`] | what Kafka brokers say of themselves |
 //! | [`config`] | TOML read option by option: every error with file, line and column, all in one go |
+//! | [`delivery`] | what an error of a Kafka producer asks for |
 //! | [`exit`] | exit statuses |
 //! | [`latency`] | distribution of the daemon's own times |
 //! | [`metrics`] | Prometheus exposition, text and protobuf |
@@ -13,6 +14,7 @@
 
 pub mod brokers;
 pub mod config;
+pub mod delivery;
 pub mod exit;
 pub mod latency;
 pub mod metrics;

@@ -1,4 +1,4 @@
-//! Names of the topics, as `deploy/kafka/topics.toml` declares them.
+//! Names of the topics, as `deploy/kafka/cluster.toml` declares them.
 
 /// Windows, by stream.
 pub const WINDOW: &str = "flowvitals.window.v1";
@@ -19,7 +19,7 @@ mod tests {
 
     #[test]
     fn every_name_is_declared() {
-        let declared = include_str!("../../../deploy/kafka/topics.toml");
+        let declared = include_str!("../../../deploy/kafka/cluster.toml");
         for topic in [WINDOW, PULSE, NODE, ALERT, STATE, DEAD_LETTERS] {
             assert!(
                 declared.contains(&format!("name = \"{topic}\"\n")),

@@ -204,6 +204,18 @@ impl Episode {
         self.incident().map(|incident| incident.id.as_str())
     }
 
+    /// Estimated beginning of what is wrong, Unix ms, if its alert is on.
+    #[must_use]
+    pub fn onset_ms(&self) -> Option<u64> {
+        self.incident().map(|incident| incident.onset_ms)
+    }
+
+    /// Number of its owner.
+    #[must_use]
+    pub const fn owner_epoch(&self) -> u64 {
+        self.owner_epoch
+    }
+
     /// Whether it may be forgotten: nothing is on and nothing is to be said.
     #[must_use]
     pub const fn is_idle(&self) -> bool {

@@ -2,9 +2,10 @@
 
 use sampler_event::Estimate;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Where an episode stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// Nothing is wrong, as far as is known.
@@ -15,10 +16,12 @@ pub enum State {
     Firing,
     /// The alert is on; the value has fallen, not for long enough yet.
     Resolving,
+    /// A change is suspected, and the rule has confirmed nothing. No state of an episode.
+    Suspect,
 }
 
 /// What a notice is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// Ok → pending.
@@ -37,6 +40,12 @@ pub enum Kind {
     Resolved,
     /// It is still off; said again in case that the first word was lost.
     ResolvedRepeated,
+    /// A change is suspected.
+    Suspected,
+    /// It still is.
+    SuspectRepeated,
+    /// It is suspected no more, or the alert has taken its place.
+    SuspectEnded,
 }
 
 impl Kind {
@@ -48,10 +57,19 @@ impl Kind {
             Self::Fired | Self::Repeated | Self::Resolved | Self::ResolvedRepeated
         )
     }
+
+    /// Whether it is about a suspicion, not an episode.
+    #[must_use]
+    pub const fn is_suspect(self) -> bool {
+        matches!(
+            self,
+            Self::Suspected | Self::SuspectRepeated | Self::SuspectEnded
+        )
+    }
 }
 
 /// What raised the alert.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FiredBy {
     /// The interval's lower end stayed above the threshold.
@@ -61,7 +79,7 @@ pub enum FiredBy {
 }
 
 /// Why an episode ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Ended {
     /// The value stayed low.
@@ -75,7 +93,7 @@ pub enum Ended {
 }
 
 /// The highest estimate of an episode.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Peak {
     /// The estimate.
     pub value: f64,
@@ -111,7 +129,7 @@ impl Peak {
 }
 
 /// What is to be published.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Notice {
     /// What happened.
     pub kind: Kind,

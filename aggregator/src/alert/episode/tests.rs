@@ -385,6 +385,8 @@ fn agreement(at_ms: u64) -> Agreement {
             baseline: 0.004,
             dispersion: 3.0,
             flows_active: 120,
+            nodes: 2,
+            nodes_present: 2,
         },
         nodes: 2,
     }
@@ -543,6 +545,9 @@ proptest! {
                     prop_assert!(notice.ends_at_ms >= notice.starts_at_ms);
                 }
                 match notice.kind {
+                    Kind::Suspected | Kind::SuspectRepeated | Kind::SuspectEnded => {
+                        prop_assert!(false, "an episode suspects nothing");
+                    }
                     Kind::Pending | Kind::Withdrawn => prop_assert!(on.is_none() && named.is_none()),
                     Kind::Fired => {
                         prop_assert!(knows || agrees);

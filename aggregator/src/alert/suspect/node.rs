@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Design;
 use super::baseline::{Dispersion, Level};
-use super::cusum::{Cusum, Step};
+use super::cusum::{Cusum, Moved, Step};
+use super::recent::Recent;
 
 /// A node.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -16,16 +17,21 @@ pub struct Node {
     /// End of its newest pulse, Unix ms.
     newest_ms: u64,
     /// Not listened to before, Unix ms: its daemon has just begun.
-    #[serde(skip)]
     quiet_until_ms: u64,
-    #[serde(skip)]
     cusum: Cusum,
-    /// Segments sent per ms, of the recent past.
-    #[serde(skip)]
-    sent_per_ms: f64,
-    /// Distinct flows in this second, so far, and in the one before.
-    #[serde(skip)]
-    flows: (u64, u64, u64),
+    /// Since when it is suspected by itself, Unix ms.
+    #[serde(default)]
+    alone_ms: Option<u64>,
+    recent: Recent,
+}
+
+/// What of its stream a node has to know.
+#[derive(Clone, Copy, Debug)]
+pub struct Around {
+    /// Nothing is learned: there is an alarm.
+    pub frozen: bool,
+    /// How many nodes there are.
+    pub nodes: usize,
 }
 
 /// A pulse, read with what is known of its node.
@@ -33,10 +39,12 @@ pub struct Node {
 pub struct Reading {
     /// What it adds, by the cautious level.
     pub step: Step,
-    /// Retransmits expected by the level itself.
-    pub expected: f64,
+    /// Retransmits expected by the level itself: as they are weighed, and as they are counted.
+    pub expected: (f64, f64),
     /// Whether enough is known of the node for the stream to listen to it.
     pub heard: bool,
+    /// It moves the node's time on by so much, ms.
+    passed_ms: u64,
 }
 
 impl Node {
@@ -60,33 +68,44 @@ impl Node {
         if start_ms.saturating_sub(self.newest_ms) > design.stale_ms {
             self.dispersion.restart();
         }
-        let sent = self.smooth(pulse.data_segs_out as f64, start_ms, length_ms, design);
+        let sent = pulse.data_segs_out as f64;
+        let exposed = self.recent.take(pulse, end_ms, length_ms, design);
+        let passed_ms = end_ms.saturating_sub(self.newest_ms).min(length_ms);
         self.newest_ms = self.newest_ms.max(end_ms);
-        self.count_flows(pulse);
-        let cautious = self.level.cautious(self.dispersion.factor(), design);
-        let step = Step {
+        let groups = broad(pulse, self.level.ratio() * exposed, design);
+        let mut step = Step {
             start_ms,
             end_ms,
-            observed: broad(pulse, cautious * sent, design),
-            expected: cautious * sent,
+            observed: groups.iter().sum(),
+            groups,
+            expected: 0.0,
+            exposed,
             counted: pulse.retrans_segs as f64,
-            sampling_rate: pulse.sampling_rate,
             sent,
+            sampling_rate: pulse.sampling_rate,
         };
+        let shaped = exposed * self.level.shape(&step);
+        let least = exposed * design.least_ratio;
+        let dispersion = self.dispersion.factor(design);
+        step.expected = (self.level.cautious(dispersion, design) * shaped).max(least);
         Reading {
             step,
-            expected: self.level.ratio().max(design.least_ratio) * sent,
+            expected: (
+                (self.level.weighed(design) * shaped).max(least),
+                self.level.ratio() * sent,
+            ),
             heard: start_ms >= self.quiet_until_ms
-                && self.dispersion.blocks() >= design.node_blocks,
+                && self.dispersion.learned_ms() >= design.node_ms,
+            passed_ms,
         }
     }
 
-    /// Learns from what was read, unless the stream or the node alarms, and looks for a change of this node alone.
-    pub fn learn(&mut self, reading: &Reading, frozen: bool, design: &Design) {
+    /// Learns from what was read, unless the stream or the node alarms, and looks for a change of this node alone. Whether it has taken an
+    /// alarm that stayed for normal.
+    pub fn learn(&mut self, reading: &Reading, around: Around, design: &Design) -> bool {
         let step = &reading.step;
-        let length_ms = step.end_ms - step.start_ms;
         if reading.heard {
-            self.cusum.add(step, self.dispersion.factor(), design);
+            self.look(step, around, design);
         }
         let stuck = self
             .cusum
@@ -96,46 +115,59 @@ impl Node {
             self.adopt();
         }
         let quiet = step.start_ms < self.quiet_until_ms;
-        let frozen = frozen || quiet || self.cusum.alarmed_ms().is_some();
-        let expected = reading.expected;
+        let frozen = around.frozen || quiet || self.cusum.alarmed_ms().is_some();
+        let counts = (step.observed, reading.expected.0);
         self.dispersion
-            .add(step.start_ms, step.observed, expected, frozen, design);
+            .add(step.start_ms, counts, design.block_ms, frozen, design);
         if !frozen {
-            self.level
-                .learn(step.observed, step.sent, length_ms, design);
+            self.level.learn(step, reading.passed_ms, design);
         }
+        stuck
+    }
+
+    fn look(&mut self, step: &Step, around: Around, design: &Design) {
+        let dispersion = self.dispersion.factor(design);
+        let bounds = design.node_bounds(around.nodes);
+        if self.cusum.add(step, dispersion, bounds, design) == Moved::Ready {
+            self.cusum.alarm(step.end_ms);
+        }
+        if self.cusum.alarmed_ms().is_none() {
+            self.alone_ms = None;
+        } else if self.alone_ms.is_none()
+            && self.dispersion.learned_ms() >= design.stream_ms
+            && self.cusum.proves(design.alone(around.nodes), design)
+            && self.flows_active() >= design.alone_flows
+        {
+            self.alone_ms = Some(step.end_ms);
+        }
+    }
+
+    /// Since when it is suspected by itself, Unix ms.
+    pub const fn alone_ms(&self) -> Option<u64> {
+        self.alone_ms
+    }
+
+    /// Whether it sees a change that began at about that time.
+    pub fn saw(&self, onset_ms: u64, near_ms: u64) -> bool {
+        self.cusum.alarmed_ms().is_some() && self.cusum.onset_ms().abs_diff(onset_ms) <= near_ms
+    }
+
+    /// Nothing is heard of it any more: nothing is suspected.
+    pub fn calm(&mut self) {
+        self.cusum = Cusum::default();
+        self.alone_ms = None;
     }
 
     /// Takes the new level for normal and learns it.
     pub fn adopt(&mut self) {
-        self.cusum = Cusum::default();
+        self.calm();
         self.level = Level::default();
         self.dispersion.restart();
     }
 
-    /// Segments whose retransmits this pulse can hold: those sent in it or, if that is more, those of the recent past. Retransmits come
-    /// a round trip or a timeout after what they repair, so they belong to a burst that is over.
-    fn smooth(&mut self, sent: f64, start_ms: u64, length_ms: u64, design: &Design) -> f64 {
-        let length = length_ms as f64;
-        let gap = start_ms.saturating_sub(self.newest_ms) as f64;
-        let fall = (-length / design.recent_ms).exp();
-        self.sent_per_ms *= (-gap / design.recent_ms).exp() * fall;
-        self.sent_per_ms += sent / length * (1.0 - fall);
-        sent.max(self.sent_per_ms * length)
-    }
-
-    fn count_flows(&mut self, pulse: &StreamPulse) {
-        let second = pulse.pulse_start_ms / 1_000;
-        let (known, now, before) = self.flows;
-        self.flows = match second == known {
-            true => (known, now.max(pulse.flows_active), before),
-            false => (second, pulse.flows_active, now),
-        };
-    }
-
     /// Sampled flows with data in this second or the one before, at least.
     pub fn flows_active(&self) -> u64 {
-        self.flows.1.max(self.flows.2)
+        self.recent.flows_active(self.newest_ms)
     }
 
     /// Its own detector.
@@ -149,8 +181,8 @@ impl Node {
     }
 
     /// Segments sent per ms, of the recent past.
-    pub const fn sent_per_ms(&self) -> f64 {
-        self.sent_per_ms
+    pub fn sent_per_ms(&self) -> f64 {
+        self.recent.sent_per_ms(self.newest_ms)
     }
 
     /// What it holds for normal.
@@ -160,17 +192,16 @@ impl Node {
 }
 
 /// Retransmits without what only single flows have: a change of the network touches flows of all random groups, a flow that goes wrong
-/// only its own. A group counts up to what twice the sought change would bring it, and always a few.
-fn broad(pulse: &StreamPulse, expected: f64, design: &Design) -> f64 {
-    let most = design.few + 2.0 * design.ratio * expected / GROUPS as f64;
-    let all = pulse.retrans_segs as f64;
-    match pulse.g_retrans_segs.len() {
-        GROUPS => pulse
-            .g_retrans_segs
-            .iter()
-            .map(|retrans| f64::from(*retrans).min(most))
-            .sum::<f64>()
-            .min(all),
-        _ => all.min(most * GROUPS as f64),
+/// only its own. A group counts up to a multiple of what is expected of it, and always a few.
+fn broad(pulse: &StreamPulse, expected: f64, design: &Design) -> [f64; GROUPS] {
+    let most = design.few.max(design.group_most * expected / GROUPS as f64);
+    // Who has no groups has all in each of them alike.
+    let each = pulse.retrans_segs as f64 / GROUPS as f64;
+    let mut groups = [each.min(most); GROUPS];
+    if pulse.g_retrans_segs.len() == GROUPS {
+        for (group, retrans) in groups.iter_mut().zip(&pulse.g_retrans_segs) {
+            *group = f64::from(*retrans).min(most);
+        }
     }
+    groups
 }

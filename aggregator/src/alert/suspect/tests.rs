@@ -45,9 +45,16 @@ fn a_change_is_suspected_with_its_onset_and_nodes_agree() {
             changes.extend(detector.take(&pulse(node, number, 60, 4_000)));
         }
     }
-    let [Change::Began(began), Change::Agreed(agreed)] = changes[..] else {
+    let [Change::Began(began), Change::Agreed(agreed), ref more @ ..] = changes[..] else {
         panic!("{changes:?}");
     };
+    // While it lasts that is said again, each time with more certainty.
+    let lows = more.iter().map(|change| match change {
+        Change::Agreed(again) => again.suspicion.low,
+        other => panic!("{other:?}"),
+    });
+    let lows: Vec<_> = std::iter::once(agreed.suspicion.low).chain(lows).collect();
+    assert!(lows.len() > 2 && lows.is_sorted(), "{lows:?}");
     assert_eq!(began.onset_ms, 200_000);
     assert!(began.at_ms <= 200_300, "{began:?}");
     assert!((began.ratio - 0.015).abs() < 1e-9 && began.low > 0.01);
@@ -55,7 +62,8 @@ fn a_change_is_suspected_with_its_onset_and_nodes_agree() {
     assert!(detector.suspected().is_some());
     // Back to normal: it ends, once.
     let ends: Vec<_> = (2_010..2_100)
-        .flat_map(|number| detector.take(&pulse("a", number, 20, 4_000)))
+        .flat_map(|number| ["a", "b"].map(|node| pulse(node, number, 20, 4_000)))
+        .flat_map(|pulse| detector.take(&pulse))
         .collect();
     assert!(
         matches!(
@@ -172,9 +180,20 @@ fn a_daemon_that_begins_anew_is_not_listened_to_at_first() {
 
 #[test]
 fn what_was_learned_is_handed_over() {
-    let detector = learned(2_000);
+    let mut detector = learned(2_000);
     let json = serde_json::to_string(&detector).expect("JSON");
     let mut read: StreamDetector = serde_json::from_str(&json).expect("its own JSON");
+    let times = |detector: &mut StreamDetector| -> Vec<_> {
+        let pulses = (2_000..2_050).map(|number| pulse("b", number, 50, 4_000));
+        pulses
+            .flat_map(|pulse| detector.take(&pulse))
+            .filter_map(|change| match change {
+                Change::Began(found) => Some((found.at_ms, found.onset_ms)),
+                _ => None,
+            })
+            .collect()
+    };
+    assert_eq!(times(&mut detector), times(&mut read.clone()));
     let changes: Vec<_> = (2_000..2_010)
         .flat_map(|number| read.take(&pulse("a", number, 80, 4_000)))
         .collect();
@@ -215,4 +234,21 @@ fn junk_is_not_looked_at_and_nodes_are_bounded() {
     assert!(detector.baseline().is_finite());
     detector.forget_before(u64::MAX);
     assert_eq!(detector.nodes(), 1);
+}
+
+proptest::proptest! {
+    #[test]
+    fn late_and_double_pulses_grow_nothing_and_leave_numbers(
+        pulses in proptest::collection::vec((0_u64..3, 0_u64..400, 0_u32..200, 0_u64..5_000), 1..300)
+    ) {
+        let mut detector = learned(700);
+        for (node, number, retrans, sent) in pulses {
+            let pulse = pulse(&node.to_string(), 500 + number, retrans, sent);
+            detector.take(&pulse);
+            detector.take(&pulse);
+            let baseline = detector.baseline();
+            proptest::prop_assert!(baseline.is_finite() && baseline >= 0.0);
+            proptest::prop_assert!(detector.nodes() <= 5);
+        }
+    }
 }

@@ -2,67 +2,49 @@
 //!
 //! Each cluster has a folder below `target/kafka/` with a folder per node (properties, data, log,
 //! pid). All listeners are on the loopback of the network namespace that the cluster lives in.
-//! Limits: Java 17 and Maven must be there; no TLS, no ACLs. About 150–250 MB of memory per node.
+//! A cluster with users has what production has: TLS, passwords, and an authorizer that asks for grants.
+//! Limits: Java 17 and Maven must be there, with users `openssl` too. About 150–250 MB of memory per node.
 
-mod classpath;
+mod access;
+pub mod acl;
+mod acl_client;
+pub mod apply;
+mod broker;
+mod certificates;
+pub mod declaration;
 mod files;
-mod node;
 pub mod topics;
 
-use std::io;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-pub use files::{declared_topics, work_folder};
+pub use access::Access;
+pub use acl_client::AclError;
+pub use files::{Place, Properties, declared_topics, node_name, work_folder};
 
 use crate::clock;
 use crate::command::CommandError;
 use crate::netns::{Namespace, NetnsError};
-use node::Node;
+use crate::server::{self, Group, Kind, Node, Ports, READY, ServerError, in_namespace};
+use broker::User;
+use declaration::Copies;
 
-static COUNTER: AtomicU32 = AtomicU32::new(0);
-/// First start on a loaded machine of two cores, with some room.
-const READY: Duration = Duration::from_secs(120);
+/// Brokers among the servers.
+const KIND: Kind = Kind {
+    name: "kafka",
+    class: "kafka.Kafka",
+};
 
 /// A broker that cannot be started, reached or set up.
 #[derive(Debug, thiserror::Error)]
 pub enum KafkaError {
-    /// Java or Maven is absent, or said no.
+    /// Java or Maven is absent, or said no: where nothing can be started, tests are skipped.
     #[error(transparent)]
-    Command(#[from] CommandError),
-    /// The namespace could not be entered.
+    Command(CommandError),
+    /// A broker cannot be started or reached.
     #[error(transparent)]
-    Netns(#[from] NetnsError),
-    /// A file of the cluster cannot be read or written.
-    #[error("{path}: {source}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A broker did not answer in time.
-    #[error("broker {id} did not get ready; the end of {log}:\n{tail}", log = .log.display())]
-    NotReady {
-        /// Which one.
-        id: usize,
-        /// Its log.
-        log: PathBuf,
-        /// The log's last lines.
-        tail: String,
-    },
-    /// Nothing free to listen on, or the wanted port is taken.
-    #[error("cannot take port {port}: {source}")]
-    Port {
-        /// The port; 0 for any.
-        port: u16,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A cluster is running in this folder already.
-    #[error("a cluster is running in {0} already")]
-    Running(PathBuf),
+    Server(ServerError),
     /// The client library said no.
     #[error("{what}: {source}")]
     Client {
@@ -71,7 +53,7 @@ pub enum KafkaError {
         /// What librdkafka said.
         source: rdkafka::error::KafkaError,
     },
-    /// topics.toml is wrong.
+    /// The declaration is wrong.
     #[error("{path}: {source}", path = .path.display())]
     Declaration {
         /// The file.
@@ -79,6 +61,17 @@ pub enum KafkaError {
         /// What is wrong.
         source: Box<toml::de::Error>,
     },
+    /// A line of a file of properties is none.
+    #[error("{path}:{line}: not name=value", path = .path.display())]
+    Property {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+    },
+    /// Grants cannot be listed, given or taken back.
+    #[error("grants: {0}")]
+    Acl(#[source] AclError),
     /// A topic is not as it is declared, and cannot be made so.
     #[error("topic {topic}: {reason}")]
     Topic {
@@ -87,6 +80,21 @@ pub enum KafkaError {
         /// Why.
         reason: String,
     },
+}
+
+impl From<ServerError> for KafkaError {
+    fn from(error: ServerError) -> Self {
+        match error {
+            ServerError::Command(error) => Self::Command(error),
+            error => Self::Server(error),
+        }
+    }
+}
+
+impl From<NetnsError> for KafkaError {
+    fn from(error: NetnsError) -> Self {
+        Self::Server(error.into())
+    }
 }
 
 /// How a cluster is made.
@@ -98,6 +106,10 @@ pub struct Options {
     pub first_port: Option<u16>,
     /// Where its files lie; absent: a folder of its own that goes with it.
     pub folder: Option<PathBuf>,
+    /// Who has a password, beside `admin`, who may do everything. Nobody: an open cluster, without encryption.
+    pub users: Vec<String>,
+    /// More properties of every node, name and value; they win over ours.
+    pub settings: Vec<(String, String)>,
 }
 
 impl Default for Options {
@@ -106,6 +118,8 @@ impl Default for Options {
             nodes: 1,
             first_port: None,
             folder: None,
+            users: Vec::new(),
+            settings: Vec::new(),
         }
     }
 }
@@ -113,10 +127,12 @@ impl Default for Options {
 /// A running cluster. Killed, and its folder removed if it was its own, when dropped.
 #[derive(Debug)]
 pub struct Cluster {
-    nodes: Vec<Node>,
-    folder: PathBuf,
-    own_folder: bool,
+    group: Group,
+    users: Vec<User>,
 }
+
+/// Who may do everything in a cluster with users.
+const ADMIN: &str = "admin";
 
 impl Cluster {
     /// Formats and starts a cluster, in `namespace` if there is one, and waits until it answers.
@@ -124,55 +140,103 @@ impl Cluster {
     /// # Errors
     /// When Java or Maven is missing, a port is taken, or a broker does not get ready.
     pub fn start(options: &Options, namespace: Option<&Namespace>) -> Result<Self, KafkaError> {
-        remove_orphans();
-        let classpath = classpath::resolve()?;
-        let own_folder = options.folder.is_none();
-        let folder = options.folder.clone().unwrap_or_else(|| {
-            let n = COUNTER.fetch_add(1, Ordering::Relaxed);
-            files::work_folder().join(format!("lab-{}-{n}", std::process::id()))
-        });
-        if node::pids(&folder)
-            .iter()
-            .any(|pid| node::lives(*pid, &folder))
-        {
-            return Err(KafkaError::Running(folder));
-        }
+        let classpath = KIND.classpath()?;
+        let group = Group::new(KIND, options.folder.as_deref())?;
         let ports = in_namespace(namespace, || ports(options))??;
         let mut cluster = Self {
-            nodes: Vec::new(),
-            folder,
-            own_folder,
+            group,
+            users: users(&options.users)?,
         };
-        let setup = files::Setup::new(&cluster.folder, &ports);
-        for id in 1..=options.nodes {
-            setup.write_node(id)?;
-        }
-        node::format(&classpath, &cluster.folder, options.nodes)?;
-        for (id, port) in (1..).zip(&ports) {
-            let place = cluster.folder.join(id.to_string());
-            let handle = namespace.map(Namespace::path);
-            cluster
-                .nodes
-                .push(Node::new(id, port.broker, place, handle));
-        }
-        for node in &mut cluster.nodes {
-            node.start(&classpath)?;
+        cluster.lay_out(&classpath, &ports, options, namespace)?;
+        for node in &mut cluster.group.nodes {
+            node.start(broker::broker(&classpath, node.place()))?;
         }
         cluster.wait_ready(namespace)?;
         Ok(cluster)
     }
 
+    /// Everything on disk before the first start.
+    fn lay_out(
+        &mut self,
+        classpath: &str,
+        ports: &[NodePorts],
+        options: &Options,
+        namespace: Option<&Namespace>,
+    ) -> Result<(), ServerError> {
+        let folder = self.group.folder.clone();
+        let properties = Properties {
+            secure: !self.users.is_empty(),
+            small: true,
+            more: options.settings.clone(),
+        };
+        let place = |(id, ports): (usize, &NodePorts)| files::local(&folder, id, *ports);
+        let places: Vec<_> = (1..).zip(ports).map(place).collect();
+        let authority = folder.join("authority");
+        if properties.secure {
+            certificates::make_authority(&authority)?;
+        }
+        for (id, place) in (1..).zip(&places) {
+            files::write_node(&folder, &properties, id, &places)?;
+            if properties.secure {
+                let secrets = Path::new(&place.secrets);
+                certificates::make_node(&authority, secrets, &node_name(id))?;
+            }
+            let address = SocketAddr::from(([127, 0, 0, 1], place.ports.client));
+            let handle = namespace.map(Namespace::path);
+            let home = self.group.place(id);
+            let node = Node::new(KIND, id, address, home, handle);
+            self.group.nodes.push(node);
+        }
+        broker::format(classpath, &folder, &places, &self.users)
+    }
+
+    /// What a user needs to reach the cluster; of an open cluster, the same for everybody.
+    ///
+    /// # Panics
+    /// When a cluster with users does not know this one.
+    #[must_use]
+    pub fn access(&self, user: &str) -> Access {
+        let mut access = Access::plain(&self.brokers());
+        if self.users.is_empty() {
+            return access;
+        }
+        let known = self.users.iter().find(|known| known.name == user);
+        let Some(User { name, password }) = known else {
+            panic!("there is no user {user}");
+        };
+        let authority = self.group.folder.join("authority/ca.pem");
+        for (property, value) in [
+            ("security.protocol", "SASL_SSL"),
+            ("ssl.ca.location", &authority.to_string_lossy()),
+            ("sasl.mechanism", "SCRAM-SHA-512"),
+            ("sasl.username", name),
+            ("sasl.password", password),
+        ] {
+            let (property, value) = (property.to_owned(), value.to_owned());
+            access.properties.insert(property, value);
+        }
+        access
+    }
+
+    /// The node that leads the metadata, as far as the living nodes know.
+    #[must_use]
+    pub fn controller(&self) -> Option<usize> {
+        let nodes = self.group.nodes.iter();
+        let living = nodes.filter(|node| node.was_started());
+        let votes = living.filter_map(|node| broker::vote(node.place()));
+        votes.max().map(|(_, leader)| leader)
+    }
+
     /// `bootstrap.servers` for clients in the cluster's namespace.
     #[must_use]
     pub fn brokers(&self) -> String {
-        let all: Vec<_> = self.nodes.iter().map(Node::address).collect();
-        all.join(",")
+        self.group.addresses().join(",")
     }
 
     /// The brokers as a list, for a configuration file.
     #[must_use]
     pub fn broker_list(&self) -> Vec<String> {
-        self.nodes.iter().map(Node::address).collect()
+        self.group.addresses()
     }
 
     /// Kills node `id` (from 1) as a power cut would: SIGKILL.
@@ -180,7 +244,7 @@ impl Cluster {
     /// # Panics
     /// When there is no such node.
     pub fn kill(&mut self, id: usize) {
-        self.nodes[id - 1].kill();
+        self.group.kill(id);
     }
 
     /// Starts node `id` again on its old data and waits until it answers.
@@ -191,115 +255,99 @@ impl Cluster {
     /// # Panics
     /// When there is no such node.
     pub fn restart(&mut self, id: usize, namespace: Option<&Namespace>) -> Result<(), KafkaError> {
-        let classpath = classpath::resolve()?;
-        self.nodes[id - 1].kill();
-        self.nodes[id - 1].start(&classpath)?;
-        let node = &mut self.nodes[id - 1];
-        in_namespace(namespace, || node.wait_port(READY))?
+        let classpath = KIND.classpath()?;
+        let node = &mut self.group.nodes[id - 1];
+        node.kill();
+        node.start(broker::broker(&classpath, node.place()))?;
+        Ok(in_namespace(namespace, || node.wait(READY, accepts))??)
+    }
+
+    /// Waits until every copy of every partition is in sync; whether that came.
+    #[must_use]
+    pub fn wait_in_sync(&self) -> bool {
+        let (access, wanted) = (
+            self.access(ADMIN),
+            Copies::for_brokers(self.group.nodes.len()).all,
+        );
+        let wanted = usize::try_from(wanted).unwrap_or(0);
+        clock::wait_until(READY, || access.fewest_in_sync() == Some(wanted))
     }
 
     /// Ends all nodes orderly (SIGTERM, after 30 s SIGKILL).
-    pub fn stop(mut self) {
-        node::terminate(&self.folder);
-        for node in &mut self.nodes {
-            node.kill();
-        }
+    pub fn stop(self) {
+        self.group.stop();
     }
 
     /// Leaves the cluster running when this process ends; [`stop_in`] ends it later.
-    pub fn leave_running(mut self) {
-        self.own_folder = false;
-        for node in self.nodes.drain(..) {
-            node.leave();
-        }
+    pub fn leave_running(self) {
+        self.group.leave_running();
     }
 
     fn wait_ready(&mut self, namespace: Option<&Namespace>) -> Result<(), KafkaError> {
-        for node in &mut self.nodes {
-            in_namespace(namespace, || node.wait_port(READY))??;
+        for node in &mut self.group.nodes {
+            in_namespace(namespace, || node.wait(READY, accepts))??;
         }
-        let (brokers, wanted) = (self.brokers(), self.nodes.len());
+        let (access, wanted) = (self.access(ADMIN), self.group.nodes.len());
         let whole = in_namespace(namespace, || {
-            clock::wait_until(READY, || topics::broker_count(&brokers) == Some(wanted))
+            clock::wait_until(READY, || access.broker_count() == Some(wanted))
         })?;
         if whole {
             return Ok(());
         }
-        Err(self.nodes[0].not_ready())
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        for node in &mut self.nodes {
-            node.kill();
-        }
-        if self.own_folder {
-            // What cannot be removed lies below target/ and is removed by the next start.
-            let _ = std::fs::remove_dir_all(&self.folder);
-        }
+        Err(self.group.nodes[0].not_ready().into())
     }
 }
 
 /// Ends the cluster that an earlier process left running in `folder`; how many nodes that were.
 pub fn stop_in(folder: &Path) -> usize {
-    node::terminate(folder)
+    server::stop_in(KIND, folder)
+}
+
+/// Whether the broker's port accepts.
+fn accepts(address: SocketAddr) -> bool {
+    TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok()
+}
+
+/// The users of a cluster, with passwords of their own; the administrator is one of them.
+fn users(names: &[String]) -> Result<Vec<User>, ServerError> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names = [ADMIN].into_iter().chain(names.iter().map(String::as_str));
+    let user = |name: &str| {
+        let (name, password) = (name.to_owned(), broker::random_id()?);
+        Ok(User { name, password })
+    };
+    names.map(user).collect()
 }
 
 /// Ports of one node.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ports {
+pub struct NodePorts {
+    /// For clients.
+    pub client: u16,
+    /// For the other brokers, where they do not come as clients do.
     pub broker: u16,
+    /// For the controllers.
     pub controller: u16,
 }
 
-/// Free ports: bound all at once, so that none is given twice, and then released.
-fn ports(options: &Options) -> Result<Vec<Ports>, KafkaError> {
-    let mut held = Vec::new();
-    let mut take = |port: u16| -> Result<u16, KafkaError> {
-        let taken = std::net::TcpListener::bind(("127.0.0.1", port))
-            .and_then(|listener| Ok((listener.local_addr()?.port(), listener)));
-        let (number, listener) = taken.map_err(|source| KafkaError::Port { port, source })?;
-        held.push(listener);
-        Ok(number)
-    };
+fn ports(options: &Options) -> Result<Vec<NodePorts>, ServerError> {
+    let mut ports = Ports::default();
+    let loopback = [IpAddr::from([127, 0, 0, 1])];
     (0..options.nodes)
         .map(|node| {
             let step = u16::try_from(node * 10).unwrap_or(u16::MAX);
             let base = options.first_port.map(|first| first.saturating_add(step));
-            Ok(Ports {
-                broker: take(base.unwrap_or(0))?,
-                controller: take(base.map_or(0, |base| base.saturating_add(1)))?,
+            let mut port = |after| {
+                let wanted = base.map_or(0, |base| base.saturating_add(after));
+                ports.take(&loopback, wanted)
+            };
+            Ok(NodePorts {
+                client: port(0)?,
+                controller: port(1)?,
+                broker: port(2)?,
             })
         })
         .collect()
-}
-
-fn in_namespace<T: Send>(
-    namespace: Option<&Namespace>,
-    work: impl FnOnce() -> T + Send,
-) -> Result<T, NetnsError> {
-    match namespace {
-        Some(namespace) => namespace.run_in(work),
-        None => Ok(work()),
-    }
-}
-
-/// Ends and removes clusters of lab processes that live no more.
-fn remove_orphans() {
-    let Ok(entries) = std::fs::read_dir(files::work_folder()) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let owner = name
-            .strip_prefix("lab-")
-            .and_then(|rest| rest.split_once('-'))
-            .and_then(|(pid, _)| pid.parse::<u32>().ok());
-        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-            node::kill_all(&entry.path());
-            // Another process may be removing it at the same time.
-            let _ = std::fs::remove_dir_all(entry.path());
-        }
-    }
 }

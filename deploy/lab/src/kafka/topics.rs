@@ -1,47 +1,29 @@
-//! The topics as `deploy/kafka/topics.toml` declares them, applied to a cluster and checked.
+//! Topics of a cluster, made as they are declared and held against the declaration.
 //!
-//! Applying is idempotent: what is missing is created, a changed setting is set, a different
-//! partition count is an error. Call it where the brokers can be reached (the right namespace).
+//! Applying is idempotent: what is missing is created, a changed setting is set; a different partition count and too few copies
+//! are errors. Checking changes nothing. Call it where the brokers can be reached (the right namespace).
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
 };
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::types::RDKafkaErrorCode;
-use serde::Deserialize;
 
-use super::KafkaError;
-use super::files::file_error;
+pub use super::declaration::Topic;
 
-const TIMEOUT: Duration = Duration::from_secs(30);
+use super::access::Access;
+use super::acl_client::{AclClient, TIMEOUT};
+use super::declaration::{Copies, Declaration};
+use super::{AclError, KafkaError};
+use crate::server::file_error;
 
-/// The declaration file.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Declaration {
-    topic: Vec<Topic>,
-}
-
-/// One declared topic.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields)]
-pub struct Topic {
-    /// Its name, version at the end.
-    pub name: String,
-    /// What its records' keys are, for readers of the file.
-    pub key: String,
-    /// Never changes.
-    pub partitions: i32,
-    /// Settings of the broker.
-    #[serde(default)]
-    pub config: BTreeMap<String, String>,
-}
+/// How long the list of topics may lag behind their making.
+const SETTLED: Duration = Duration::from_secs(20);
 
 /// What applying did to a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,65 +36,61 @@ pub enum Outcome {
     Unchanged,
 }
 
-/// Reads a declaration file.
-///
-/// # Errors
-/// When it cannot be read or has something unknown in it.
-pub fn read(path: &Path) -> Result<Vec<Topic>, KafkaError> {
-    let text = std::fs::read_to_string(path).map_err(file_error(path))?;
-    let declaration: Declaration =
-        toml::from_str(&text).map_err(|source| KafkaError::Declaration {
-            path: path.to_owned(),
-            source: Box::new(source),
-        })?;
-    Ok(declaration.topic)
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Created => "created",
+            Self::Changed => "changed",
+            Self::Unchanged => "unchanged",
+        })
+    }
 }
 
-/// Makes the cluster's topics as declared; what was done to each.
+/// The topics of a declaration file.
+///
+/// # Errors
+/// As [`Declaration::read`].
+pub fn read(path: &Path) -> Result<Vec<Topic>, KafkaError> {
+    Declaration::read(path).map(|declaration| declaration.topics)
+}
+
+/// Makes the topics of a cluster without passwords as declared; what was done to each.
 ///
 /// # Errors
 /// When the cluster cannot be reached, refuses a setting, or has another partition count.
 pub fn apply(brokers: &str, topics: &[Topic]) -> Result<Vec<(String, Outcome)>, KafkaError> {
-    let admin = Admin::connect(brokers)?;
-    topics
-        .iter()
-        .map(|topic| Ok((topic.name.clone(), admin.apply(topic)?)))
-        .collect()
+    let admin = Admin::connect(&Access::plain(brokers))?;
+    let apply = |topic: &Topic| Ok((topic.name.clone(), admin.apply(topic)?));
+    topics.iter().map(apply).collect()
 }
 
-/// How many brokers the cluster says it has; nothing while it does not answer.
-pub(super) fn broker_count(brokers: &str) -> Option<usize> {
-    let consumer: BaseConsumer = client(brokers).create().ok()?;
-    let metadata = consumer.fetch_metadata(None, Duration::from_secs(5)).ok()?;
-    Some(metadata.brokers().len())
+/// What a cluster has of a topic.
+struct Found {
+    partitions: i32,
+    /// Of the partition that has fewest.
+    copies: i32,
 }
 
-fn client(brokers: &str) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", brokers);
-    // Connections that fail while a broker starts are expected; errors are handed back anyway.
-    config.set("log_level", "0");
-    config
-}
-
-struct Admin {
+/// An administrator's connection.
+pub(super) struct Admin {
     client: AdminClient<DefaultClientContext>,
     /// The client's futures need somebody who waits for them.
     runtime: tokio::runtime::Runtime,
     options: AdminOptions,
-    replication: i32,
+    brokers: usize,
 }
 
 impl Admin {
-    fn connect(brokers: &str) -> Result<Self, KafkaError> {
-        let client: AdminClient<_> = client(brokers)
+    pub(super) fn connect(access: &Access) -> Result<Self, KafkaError> {
+        let client: AdminClient<_> = access
+            .config()
             .create()
             .map_err(failure("cannot connect"))?;
         let metadata = client
             .inner()
             .fetch_metadata(None, TIMEOUT)
             .map_err(failure("cannot list the brokers"))?;
-        let replication = metadata.brokers().len().clamp(1, 3) as i32;
+        let brokers = metadata.brokers().len();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .map_err(file_error(Path::new("runtime")))?;
@@ -123,27 +101,70 @@ impl Admin {
             client,
             runtime,
             options,
-            replication,
+            brokers,
         })
     }
 
-    fn apply(&self, topic: &Topic) -> Result<Outcome, KafkaError> {
-        match self.partitions(topic)? {
+    pub(super) fn acls(&self) -> AclClient<'_, DefaultClientContext> {
+        AclClient::new(self.client.inner())
+    }
+
+    /// Brokers that the cluster has, and copies that it keeps by that.
+    pub(super) fn size(&self) -> (usize, Copies) {
+        (self.brokers, Copies::for_brokers(self.brokers))
+    }
+
+    pub(super) fn apply(&self, topic: &Topic) -> Result<Outcome, KafkaError> {
+        match self.find(topic)? {
             None => self.create(topic).map(|()| Outcome::Created),
-            Some(count) if count != topic.partitions => Err(KafkaError::Topic {
-                topic: topic.name.clone(),
-                reason: format!(
-                    "has {count} partitions, declared are {}; a new count needs a new topic version",
-                    topic.partitions
-                ),
-            }),
-            Some(_) if self.is_as_declared(topic)? => Ok(Outcome::Unchanged),
-            Some(_) => self.alter(topic).map(|()| Outcome::Changed),
+            Some(found) => {
+                if let Some(reason) = self.unchangeable(topic, &found).into_iter().next() {
+                    let topic = topic.name.clone();
+                    return Err(KafkaError::Topic { topic, reason });
+                }
+                if self.other_settings(topic)?.is_empty() {
+                    Ok(Outcome::Unchanged)
+                } else {
+                    self.alter(topic).map(|()| Outcome::Changed)
+                }
+            }
         }
     }
 
-    /// Its partition count, if the topic is there.
-    fn partitions(&self, topic: &Topic) -> Result<Option<i32>, KafkaError> {
+    /// Everything in which a topic differs from its declaration.
+    pub(super) fn differences(&self, topic: &Topic) -> Result<Vec<String>, KafkaError> {
+        let Some(found) = self.find(topic)? else {
+            return Ok(vec!["is missing".to_owned()]);
+        };
+        let mut differences = self.unchangeable(topic, &found);
+        let settings = self.other_settings(topic)?;
+        differences.extend(settings.into_iter().map(|(name, there, wanted)| {
+            let there = there.as_deref().unwrap_or("not set");
+            format!("{name} is {there}, declared is {wanted}")
+        }));
+        Ok(differences)
+    }
+
+    /// What cannot be changed here: a partition count never can, copies are moved by the cluster's own tools.
+    fn unchangeable(&self, topic: &Topic, found: &Found) -> Vec<String> {
+        let (wanted, copies) = (topic.partitions, self.size().1.all);
+        let mut reasons = Vec::new();
+        if found.partitions != wanted {
+            reasons.push(format!(
+                "has {} partitions, declared are {wanted}; a new count needs a new topic version",
+                found.partitions
+            ));
+        }
+        if found.copies < copies {
+            reasons.push(format!(
+                "has {} copies, {} brokers keep {copies}; kafka-reassign-partitions adds them",
+                found.copies, self.brokers
+            ));
+        }
+        reasons
+    }
+
+    fn find(&self, topic: &Topic) -> Result<Option<Found>, KafkaError> {
         // All topics, not this one: asking for one by name may create it elsewhere.
         let metadata = self
             .client
@@ -151,13 +172,21 @@ impl Admin {
             .fetch_metadata(None, TIMEOUT)
             .map_err(failure("cannot list the topics"))?;
         let known = metadata.topics().iter().find(|t| t.name() == topic.name);
-        Ok(known.map(|t| i32::try_from(t.partitions().len()).unwrap_or(i32::MAX)))
+        let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
+        Ok(known.map(|topic| {
+            let copies = topic.partitions().iter().map(|p| p.replicas().len());
+            Found {
+                partitions: number(topic.partitions().len()),
+                copies: number(copies.min().unwrap_or(0)),
+            }
+        }))
     }
 
     fn create(&self, topic: &Topic) -> Result<(), KafkaError> {
-        let replication = TopicReplication::Fixed(self.replication);
+        let replication = TopicReplication::Fixed(self.size().1.all);
         let mut new = NewTopic::new(&topic.name, topic.partitions, replication);
-        for (key, value) in &topic.config {
+        let settings = topic.settings(self.brokers);
+        for (key, value) in &settings {
             new = new.set(key, value);
         }
         let answer = self
@@ -168,7 +197,11 @@ impl Admin {
         refusal(topic, codes.map(|(_, code)| code))
     }
 
-    fn is_as_declared(&self, topic: &Topic) -> Result<bool, KafkaError> {
+    /// Name, value there, value wanted of the settings that differ.
+    fn other_settings(
+        &self,
+        topic: &Topic,
+    ) -> Result<Vec<(String, Option<String>, String)>, KafkaError> {
         let resource = ResourceSpecifier::Topic(&topic.name);
         let answer = self
             .runtime
@@ -183,16 +216,20 @@ impl Admin {
                 reason: "its settings cannot be read".to_owned(),
             })?;
         let known = described.entry_map();
-        let value_of = |key: &str| known.get(key).and_then(|entry| entry.value.as_deref());
-        Ok(topic
-            .config
-            .iter()
-            .all(|(key, value)| value_of(key) == Some(value)))
+        let value_of = |key: &str| known.get(key).and_then(|entry| entry.value.clone());
+        let wanted: BTreeMap<_, _> = topic.settings(self.brokers);
+        let all = wanted.into_iter();
+        let all = all.map(|(key, wanted)| (value_of(&key), key, wanted));
+        Ok(all
+            .filter(|(there, _, wanted)| there.as_ref() != Some(wanted))
+            .map(|(there, key, wanted)| (key, there, wanted))
+            .collect())
     }
 
     fn alter(&self, topic: &Topic) -> Result<(), KafkaError> {
         let mut change = AlterConfig::new(ResourceSpecifier::Topic(&topic.name));
-        for (key, value) in &topic.config {
+        let settings = topic.settings(self.brokers);
+        for (key, value) in &settings {
             change = change.set(key, value);
         }
         let answer = self
@@ -201,6 +238,14 @@ impl Admin {
             .map_err(failure("cannot alter topics"))?;
         let codes = answer.into_iter().filter_map(Result::err);
         refusal(topic, codes.map(|(_, code)| code))
+    }
+
+    /// Waits until the brokers' list of topics holds all of them.
+    pub(super) fn settle(&self, topics: &[Topic]) {
+        crate::clock::wait_until(SETTLED, || {
+            let there = |topic| self.find(topic).is_ok_and(|found| found.is_some());
+            topics.iter().all(there)
+        });
     }
 }
 
@@ -222,24 +267,8 @@ fn failure(what: &str) -> impl FnOnce(rdkafka::error::KafkaError) -> KafkaError 
     move |source| KafkaError::Client { what, source }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_shipped_declaration_is_what_consumers_count_on() {
-        let topics = read(&super::super::declared_topics()).unwrap();
-        let named = |name: &str| topics.iter().find(|topic| topic.name == name).unwrap();
-        let window = named("flowvitals.window.v1");
-        assert_eq!(window.partitions, 12);
-        assert_eq!(window.config["retention.ms"], "21600000");
-        assert_eq!(
-            named("flowvitals.state.v1").partitions,
-            window.partitions,
-            "state is partitioned as its source"
-        );
-        for topic in &topics {
-            assert_eq!(topic.config["message.timestamp.type"], "LogAppendTime");
-        }
+impl From<AclError> for KafkaError {
+    fn from(source: AclError) -> Self {
+        Self::Acl(source)
     }
 }

@@ -1,10 +1,12 @@
 //! The commands that start servers and speak with them. Started by `cargo xtask`, which builds it
 //! once the C libraries that Kafka's client needs are there.
 
+mod cassandra;
 #[path = "../cli.rs"]
 mod cli;
 mod demo;
 mod kafka;
+mod progress;
 
 use std::process::ExitCode;
 
@@ -27,6 +29,7 @@ fn run() -> Result<()> {
     match Arguments::parse().command {
         Command::Demo(options) => demo::run(options),
         Command::Kafka(command) => kafka::run(command),
+        Command::Cassandra(command) => cassandra::run(command),
         other => bail!("{other:?} is not for this program: use cargo xtask"),
     }
 }

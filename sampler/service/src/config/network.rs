@@ -14,18 +14,27 @@ use super::reader::{Parsed, text};
 pub fn loopback(value: &DeValue<'_>, port: u16) -> Parsed<SocketAddr> {
     let allowed =
         || format!("a loopback address with port, such as 127.0.0.1:{port} or [::1]:{port}");
+    let address = address(value, &allowed())?;
+    match address.ip().to_canonical().is_loopback() {
+        true => Ok(address),
+        false => Err(Wrong::new(
+            format!("`{address}` can be reached from outside"),
+            allowed(),
+        )),
+    }
+}
+
+/// An address with port; `allowed` says so.
+///
+/// # Errors
+/// If it is none, or has port 0.
+pub fn address(value: &DeValue<'_>, allowed: &str) -> Parsed<SocketAddr> {
     let text = text(value)?;
     let address: SocketAddr = text
         .parse()
-        .map_err(|_| Wrong::new(format!("`{text}` is not an address with port"), allowed()))?;
-    if !address.ip().to_canonical().is_loopback() {
-        return Err(Wrong::new(
-            format!("`{text}` can be reached from outside"),
-            allowed(),
-        ));
-    }
+        .map_err(|_| Wrong::new(format!("`{text}` is not an address with port"), allowed))?;
     match address.port() {
-        0 => Err(Wrong::new("port 0 cannot be found by a scraper", allowed())),
+        0 => Err(Wrong::new("port 0 cannot be found by a scraper", allowed)),
         _ => Ok(address),
     }
 }

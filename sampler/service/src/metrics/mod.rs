@@ -5,5 +5,5 @@ pub mod parse;
 pub mod protobuf;
 pub mod text;
 
-pub use family::{Buckets, Family, Kind, Sample, Value};
+pub use family::{Buckets, Family, Kind, Sample, Value, counter, gauge};
 pub use parse::{ParseError, Parsed, ParsedSample, parse};

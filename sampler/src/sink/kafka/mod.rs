@@ -6,7 +6,6 @@
 //! What the spool holds beyond that is replayed beside live events, throttled ([`replay`]).
 //! Limits: [`inflight`] per kind; what finds no room waits in the queue, whose oldest goes back to the spool or is dropped.
 
-mod class;
 mod health;
 mod inflight;
 mod producer;
@@ -18,11 +17,11 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::error::RDKafkaErrorCode as Code;
+use service::delivery::{Class, class};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use self::class::{Class, class};
 use self::health::Health;
 use self::inflight::{Id, InFlight};
 pub use self::producer::Breaker;

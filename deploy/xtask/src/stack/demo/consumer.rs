@@ -1,4 +1,4 @@
-//! Reads windows and heartbeats from the broker, as an aggregator would.
+//! Reads windows and heartbeats from the broker, as an aggregator would, and what the aggregator says.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,9 +13,11 @@ use rdkafka::ClientConfig;
 use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use sampler_event::{Message as _, NodeHeartbeat, StreamWindow};
+use serde_json::Value;
 
 const WINDOWS: &str = "flowvitals.window.v1";
 const NODES: &str = "flowvitals.node.v1";
+const ALERTS: &str = "flowvitals.alert.v1";
 
 /// What arrived.
 pub enum Event {
@@ -23,6 +25,8 @@ pub enum Event {
     Window(Box<StreamWindow>, usize),
     /// The node's heartbeat.
     Node(Box<NodeHeartbeat>),
+    /// A record of the alert topic, with the time at which the broker took it, Unix ms.
+    Alert(Value, u64),
     /// Bytes that are no event.
     Malformed,
 }
@@ -49,7 +53,7 @@ impl Consumer {
         // The client's own threads are made inside, and so live in the namespace too.
         let thread = namespace.run_in(|| -> Result<JoinHandle<()>> {
             let consumer: BaseConsumer = config.create()?;
-            consumer.subscribe(&[WINDOWS, NODES])?;
+            consumer.subscribe(&[WINDOWS, NODES, ALERTS])?;
             let poll = move || poll(&consumer, &sender, &ending);
             Ok(std::thread::Builder::new()
                 .name("demo-consumer".into())
@@ -92,11 +96,21 @@ fn poll(consumer: &BaseConsumer, events: &Sender<Event>, stop: &AtomicBool) {
         let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) else {
             continue;
         };
-        let payload = message.payload().unwrap_or_default();
+        // A record that is taken back has no value.
+        let Some(payload) = message.payload() else {
+            continue;
+        };
+        let append_ms = message.timestamp().to_millis().unwrap_or_default() as u64;
         let event = match message.topic() {
             WINDOWS => StreamWindow::decode(payload)
-                .map(|window| Event::Window(Box::new(window), payload.len())),
-            _ => NodeHeartbeat::decode(payload).map(|node| Event::Node(Box::new(node))),
+                .map(|window| Event::Window(Box::new(window), payload.len()))
+                .ok(),
+            ALERTS => serde_json::from_slice(payload)
+                .map(|value| Event::Alert(value, append_ms))
+                .ok(),
+            _ => NodeHeartbeat::decode(payload)
+                .map(|node| Event::Node(Box::new(node)))
+                .ok(),
         };
         if events.send(event.unwrap_or(Event::Malformed)).is_err() {
             return;

@@ -1,14 +1,18 @@
-//! `cargo xtask demo`: an edge with three live streams on a lossy network, watched for a minute.
+//! `cargo xtask demo`: an edge with three live streams on a lossy network, watched for two minutes.
 //!
-//! Everything lives in two network namespaces: nginx, Kafka, the sampler and the consumer in the
+//! Everything lives in two network namespaces: nginx, Kafka, the sampler, the aggregator, Alertmanager and the consumer in the
 //! server's, the players in the client's. Everything ends with this process, also at Ctrl-C.
 
+mod alerts;
 mod bare;
+mod centre;
 mod consumer;
 mod edge;
 mod interrupt;
+mod last_ten;
 mod play;
 mod sampler;
+mod stored;
 mod streams;
 mod summary;
 mod table;
@@ -24,9 +28,12 @@ use lab::network::{Network, Options};
 use lab::traffic::client::Client;
 
 use crate::cli::Demo;
+use alerts::Alerts;
 use bare::KernelCounters;
+use centre::Centre;
 use consumer::Consumer;
 use edge::Edge;
+use last_ten::KernelSeconds;
 use sampler::{Sampler, Start};
 use table::{Table, Windows};
 
@@ -52,8 +59,15 @@ pub fn run(options: Demo) -> Result<()> {
     println!("starting the sampler: its program goes to the root cgroup of this kernel");
     match Sampler::start(&network, folder.path(), &cluster.broker_list())? {
         Start::Attached(sampler) => {
+            println!("starting the aggregator, and an Alertmanager with a pager behind it");
+            let centre = Centre::start(
+                &network,
+                folder.path(),
+                &cluster.broker_list(),
+                options.cassandra,
+            )?;
             let consumer = Consumer::start(network.server(), &brokers)?;
-            watch(options, &mut network, sampler, &consumer)?;
+            watch(options, &mut network, sampler, &consumer, &centre)?;
         }
         Start::Impossible(reason) => {
             println!(
@@ -90,23 +104,29 @@ fn watch_kernel(network: &mut Network) -> Result<()> {
     Ok(())
 }
 
-/// The minute itself, and the account at its end.
+/// The play itself, and the account at its end.
 fn watch(
     options: Demo,
     network: &mut Network,
     sampler: Sampler,
     consumer: &Consumer,
+    centre: &Centre,
 ) -> Result<()> {
     let before = TcpCounters::read(network.server())?;
     let players = audience(network)?;
     let mut windows = Windows {
         consumer,
         table: Table::default(),
+        centre,
+        alerts: Alerts::default(),
+        kernel: KernelSeconds::default(),
     };
     play::acts(network, &mut windows)?;
     if options.keep && !interrupt::came() {
         println!(
-            "everything stays up until Ctrl-C; config and log of the sampler: {}",
+            "everything stays up until Ctrl-C, in this network namespace: ip netns exec {} bash\n\
+             configuration and logs: {}",
+            network.server().name(),
             sampler.folder().display()
         );
         play::until_interrupt(network, &mut windows)?;

@@ -14,8 +14,14 @@ use super::streams::ALL;
 pub trait Screen {
     /// An act begins.
     fn title(&mut self, title: &str);
+    /// A stream begins to lose.
+    fn loses(&mut self, _stream: &str) {}
     /// Shows what is new; takes about a tenth of a second.
     fn show(&mut self, network: &Network) -> Result<()>;
+    /// Holds what applications are told against the kernel.
+    fn account(&mut self, _network: &Network) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Loss that every network has.
@@ -29,34 +35,41 @@ struct Act {
     title: &'static str,
     changes: &'static [Loss],
     length: Duration,
+    /// Whether an account closes it.
+    account: bool,
 }
 
 const ACTS: [Act; 5] = [
     Act {
-        title: "all is calm: 0.1 % loss",
+        title: "all is calm: 0.1 % loss; the aggregator learns what is usual",
         changes: &[Loss(0, CALM), Loss(1, CALM), Loss(2, CALM)],
-        length: Duration::from_secs(12),
+        length: Duration::from_secs(75),
+        account: false,
     },
     Act {
         title: "sport-1 loses 3 % of its segments",
         changes: &[Loss(0, 0.03)],
         length: Duration::from_secs(12),
+        account: true,
     },
     Act {
         title: "sport-1 recovers, news loses 8 %",
         changes: &[Loss(0, CALM), Loss(1, 0.08)],
         length: Duration::from_secs(12),
+        account: false,
     },
     Act {
         // Requests still arrive: the edge has data to send and none of it gets through.
         title: "news recovers, nothing reaches the players of kids for 3 s",
         changes: &[Loss(1, CALM), Loss(2, 1.0)],
         length: Duration::from_secs(3),
+        account: false,
     },
     Act {
         title: "kids is back, all is calm",
         changes: &[Loss(2, CALM)],
         length: Duration::from_secs(10),
+        account: false,
     },
 ];
 
@@ -66,6 +79,9 @@ pub fn acts(network: &mut Network, screen: &mut impl Screen) -> Result<()> {
         for Loss(stream, probability) in act.changes {
             let selector = Selector::port(ALL[*stream].port);
             network.set_loss(Towards::Client, &selector, *probability)?;
+            if *probability > CALM {
+                screen.loses(ALL[*stream].name);
+            }
         }
         screen.title(act.title);
         let end = clock::now() + act.length;
@@ -74,6 +90,9 @@ pub fn acts(network: &mut Network, screen: &mut impl Screen) -> Result<()> {
                 return Ok(());
             }
             screen.show(network)?;
+        }
+        if act.account {
+            screen.account(network)?;
         }
     }
     Ok(())

@@ -103,7 +103,7 @@ pub fn config(network: &Network, folder: &Path, brokers: &[String]) -> String {
         // Writing to a String cannot fail.
         let _ = write!(
             text,
-            "[[stream]]\nname = \"{}\"\nlocal = [\"{}\", \"{}\"]\nrate = {:?}\n",
+            "[[stream]]\nname = \"{}\"\nlocal = [\"{}\", \"{}\"]\nrate = {:?}\npulse_ms = 100\n",
             stream.name,
             SocketAddr::new(network.server_v4(), stream.port),
             SocketAddr::new(network.server_v6(), stream.port),

@@ -9,8 +9,12 @@ use sampler_event::{
     HistogramKind, LifeCycle, Metric, NodeHeartbeat, Options, StreamWindow, WindowSum,
 };
 
+use super::alerts::Alerts;
+use super::centre::Centre;
 use super::consumer::{Consumer, Event};
+use super::last_ten::{self, KernelSeconds};
 use super::play::Screen;
+use super::stored;
 
 /// Windows of 1 s behind an estimate.
 const HORIZON: usize = 10;
@@ -32,6 +36,7 @@ impl Table {
     pub fn take(&mut self, event: Event, show: bool) {
         match event {
             Event::Malformed => self.refused += 1,
+            Event::Alert(..) => {}
             Event::Node(node) => self.last_node = Some(*node),
             Event::Window(window, bytes) => {
                 self.windows += 1;
@@ -90,6 +95,12 @@ pub struct Windows<'a> {
     pub consumer: &'a Consumer,
     /// Where they go.
     pub table: Table,
+    /// Who tells of alerts.
+    pub centre: &'a Centre,
+    /// What they said.
+    pub alerts: Alerts,
+    /// The kernel's own counter.
+    pub kernel: KernelSeconds,
 }
 
 impl Screen for Windows<'_> {
@@ -108,11 +119,28 @@ impl Screen for Windows<'_> {
         );
     }
 
-    fn show(&mut self, _: &Network) -> Result<()> {
+    fn loses(&mut self, stream: &str) {
+        self.alerts.began(stream);
+    }
+
+    fn show(&mut self, network: &Network) -> Result<()> {
+        self.kernel.look(network)?;
         for event in self.consumer.drain(Duration::from_millis(100)) {
+            if let Event::Alert(record, append_ms) = &event {
+                self.alerts.said(record, *append_ms);
+            }
             self.table.take(event, true);
         }
+        self.alerts.paged(&self.centre.notifications());
         Ok(())
+    }
+
+    fn account(&mut self, network: &Network) -> Result<()> {
+        let span = last_ten::print(&self.kernel, self.centre, network)?;
+        match (span, self.centre.cassandra()) {
+            (Some(end_s), Some(cassandra)) => stored::print(cassandra, network, end_s),
+            _ => Ok(()),
+        }
     }
 }
 
