@@ -1,7 +1,7 @@
 //! The window stage's end of the sink: what it gives away is counted, spooled if there is a spool, and queued.
 //!
 //! Input: the events of a window edge, or pulses. Output: the same in the queue, each with its place on disk.
-//! The caller never waits: a task of our own waits for the disk, at most [`worker::PATIENCE`]; a disk that takes longer is passed by
+//! The caller never waits: a task of our own waits for the disk, at most [`spool::PATIENCE`]; a disk that takes longer is passed by
 //! until it answers again. Limits: [`EDGES`] edges on their way to the disk; more go straight to the queue.
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 use super::ledger::Ledger;
 use super::queue::{Origin, QueueSender, Queued};
 use super::record::{Kind, Record};
-use crate::spool::{Batch, Reference, Spool, SpoolId, Ticket, worker};
+use crate::spool::{self, Batch, Reference, Spool, SpoolId, Ticket};
 
 /// Edges on their way to the disk.
 const EDGES: usize = 8;
@@ -149,7 +149,7 @@ impl Spooler {
         let reference: Option<Reference> =
             state.map(|(end_ms, state)| self.spool.reference(end_ms, at_risk, state));
         let (ticket, mut answer) = self.spool.append(batch, reference);
-        let written = match timeout(worker::PATIENCE, &mut answer).await {
+        let written = match timeout(spool::PATIENCE, &mut answer).await {
             Ok(written) => written,
             Err(_) if ticket.abandon() => {
                 self.passed_by = Some(ticket);

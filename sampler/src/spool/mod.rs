@@ -15,7 +15,7 @@
 //! * An event is **out** while the sink has it in memory, **pending** while it is on disk only, **done** when it was confirmed.
 //!   A segment whose events are all done is removed; acks beside it make a new life send the others only.
 //! * Full: the oldest segment goes; events of it that were pending are lost and counted for their stream.
-//! * The disk says no, or does not answer within [`worker::PATIENCE`]: events go on from memory, and it is said. Tried again every
+//! * The disk says no, or does not answer within [`PATIENCE`]: events go on from memory, and it is said. Tried again every
 //!   second.
 //! * Pulses are not spooled: they are the fast path, worth nothing after some seconds, and their counts are in the windows. They
 //!   wait in the queue's memory (20 s of ten streams), whose oldest are dropped and counted.
@@ -33,6 +33,7 @@ mod dead_letter;
 pub mod directory;
 mod faults;
 pub mod format;
+mod handle;
 mod inspect;
 mod reader;
 pub mod reference;
@@ -41,14 +42,16 @@ mod segments;
 mod status;
 pub mod store;
 mod sync;
-pub mod worker;
+mod ticket;
+mod worker;
 
 pub use directory::DirectoryError;
 pub use faults::Faults;
+pub use handle::{PATIENCE, Replayed, Spool, SpoolSettings};
 pub use inspect::{Inspection, inspect};
 pub use reference::Reference;
 pub use room::{expected_bytes_per_s, expected_room};
 pub use segments::SpoolId;
 pub use status::SpoolStatus;
 pub use store::{Batch, Found};
-pub use worker::{Replayed, Spool, SpoolSettings, Ticket};
+pub use ticket::Ticket;

@@ -34,6 +34,8 @@ pub struct SpoolStatus {
     pub sync: Latency,
     /// Events written down as dead letters.
     pub dead_letters: u64,
+    /// Dead letters that are not written down yet.
+    pub letters_waiting: usize,
     /// Writing fails, for this reason.
     pub write_trouble: Option<String>,
     /// Syncing fails or is slow, for this reason.

@@ -60,6 +60,11 @@ impl Batch {
         true
     }
 
+    /// Their bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
     /// Records in it.
     pub fn len(&self) -> usize {
         self.records.len()
@@ -107,13 +112,16 @@ pub struct Store {
     active: Option<Active>,
     acks: BTreeMap<u64, Vec<u8>>,
     reader: Option<Reader>,
+    /// Segments that were written to since they were last brought to the disk.
+    unsynced: BTreeMap<u64, Arc<File>>,
+    /// A segment was made: its name is not on the disk yet.
+    named: bool,
 }
 
 #[derive(Debug)]
 struct Active {
     number: u64,
     file: Arc<File>,
-    unsynced: bool,
 }
 
 impl Store {
@@ -132,6 +140,8 @@ impl Store {
             active: None,
             acks: BTreeMap::new(),
             reader: None,
+            unsynced: BTreeMap::new(),
+            named: false,
         };
         let mut found = Found::default();
         for number in directory::segments(store.directory.path())? {
@@ -258,7 +268,7 @@ impl Store {
     /// # Errors
     /// The disk's; then nothing of the batch is in the spool.
     pub fn append(&mut self, batch: &Batch, losses: &mut Losses) -> io::Result<SpoolId> {
-        let length = batch.bytes.len() as u64;
+        let length = batch.bytes();
         self.make_room(length, losses);
         let number = self.active_for(length)?;
         let (Some(active), Some(segment)) = (&self.active, self.segments.get_mut(number)) else {
@@ -282,9 +292,8 @@ impl Store {
         for (bytes, end_ms) in &batch.records {
             segment.add((*bytes).into(), *end_ms);
         }
-        if let Some(active) = &mut self.active {
-            active.unsynced = true;
-        }
+        let file = Arc::clone(&active.file);
+        self.unsynced.insert(number, file);
         Ok(first)
     }
 
@@ -333,6 +342,7 @@ impl Store {
 
     fn discard(&mut self, number: u64) {
         self.acks.remove(&number);
+        self.unsynced.remove(&number);
         if self
             .reader
             .as_ref()
@@ -369,8 +379,8 @@ impl Store {
         self.active = Some(Active {
             number,
             file: Arc::new(file),
-            unsynced: false,
         });
+        self.named = true;
         Ok(number)
     }
 
@@ -384,11 +394,15 @@ impl Store {
         self.sweep();
     }
 
-    /// The file that is to be brought to the disk, if something was written to it since the last call.
-    pub fn unsynced(&mut self) -> Option<Arc<File>> {
-        let active = self.active.as_mut().filter(|active| active.unsynced)?;
-        active.unsynced = false;
-        Some(Arc::clone(&active.file))
+    /// What is to be brought to the disk: segments that were written to since the last call, sealed ones too, and after a new
+    /// one the directory.
+    pub fn take_unsynced(&mut self) -> Vec<Arc<File>> {
+        let mut files: Vec<_> = std::mem::take(&mut self.unsynced).into_values().collect();
+        if std::mem::take(&mut self.named) {
+            // One that cannot be opened to be synced is worth no trouble: the files are.
+            files.extend(File::open(self.directory.path()).ok().map(Arc::new));
+        }
+        files
     }
 
     /// The sink has so many records from `first` on in memory.

@@ -1,12 +1,12 @@
 //! Brings segments to the disk, in a thread of its own: an fsync may take its time, and nothing waits for it.
 //!
-//! Input: a file at a time. Output: how long it took, or why it failed, in the [`SpoolStatus`].
-//! Limits: one sync at a time; while it runs no other is begun.
+//! Input: some files at a time. Output: how long they took, or why it failed, in the [`SpoolStatus`].
+//! Limits: one request at a time; while it runs no other is begun.
 
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ const SLOW: Duration = Duration::from_millis(250);
 /// The thread's near end.
 #[derive(Debug)]
 pub struct Syncer {
-    files: SyncSender<Arc<File>>,
+    files: SyncSender<Vec<Arc<File>>>,
     busy: Arc<AtomicBool>,
 }
 
@@ -39,15 +39,11 @@ impl Syncer {
         Ok(Self { files, busy })
     }
 
-    /// Has a file brought to the disk. False: the last one still is.
-    pub fn sync(&self, file: Arc<File>) -> bool {
-        if self.busy.swap(true, Ordering::AcqRel) {
-            return false;
-        }
-        match self.files.try_send(file) {
-            Ok(()) => true,
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
-        }
+    /// Has files brought to the disk; to be called when it is not busy.
+    pub fn sync(&self, files: Vec<Arc<File>>) {
+        self.busy.store(true, Ordering::Release);
+        // The thread lives as long as this, and takes one request while it is busy with none.
+        let _ = self.files.try_send(files);
     }
 
     /// Whether a sync is running.
@@ -57,16 +53,16 @@ impl Syncer {
 }
 
 fn run(
-    files: &Receiver<Arc<File>>,
+    requests: &Receiver<Vec<Arc<File>>>,
     busy: &AtomicBool,
     status: &Mutex<SpoolStatus>,
     faults: Option<&dyn Faults>,
 ) {
-    for file in files {
+    for files in requests {
         let begin = Instant::now();
         let result = faults
             .map_or(Ok(()), Faults::before_sync)
-            .and_then(|()| file.sync_data());
+            .and_then(|()| files.iter().try_for_each(|file| file.sync_data()));
         let took = begin.elapsed();
         let mut status = status.lock().unwrap_or_else(PoisonError::into_inner);
         status.sync.record(took);

@@ -1,6 +1,7 @@
 //! A node without a kernel side, a broker, and what arrived.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -259,6 +260,14 @@ impl Node {
         for law in laws::of_events(&self.ledger.totals()) {
             assert!(law.holds(), "{law:?}: {:?}", self.ledger.totals());
         }
+    }
+
+    /// Ends the life without a word to its sink; the directory is free then.
+    pub async fn abandon(self, directory: &Path) {
+        self.sink.abort();
+        drop((self.outlet, self.spool));
+        let lock = File::open(directory.join("lock")).expect("a lock");
+        until("a free directory", || lock.try_lock().is_ok()).await;
     }
 
     /// Ends the life in good order.

@@ -114,9 +114,7 @@ async fn the_next_life_sends_what_the_last_one_could_not() {
     first.edges(40, Duration::from_millis(1)).await;
     until("all on the disk", || first.spool.status().records == 160).await;
     let instance = first.instance;
-    // Dropped, not stopped: nothing is flushed.
-    drop(first);
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    first.abandon(place.path()).await;
 
     plan.brokers = cluster.broker_list();
     let second = plan.start(place.path());
