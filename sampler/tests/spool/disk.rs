@@ -136,7 +136,7 @@ async fn a_full_disk_holds_nothing_up_and_is_left_behind() {
     let Some(disk) = Disk::tmpfs("300k") else {
         return;
     };
-    let Some(mut cluster) = cluster().await else {
+    let Some(mut cluster) = cluster(1).await else {
         return;
     };
     let streams = 50;
@@ -184,7 +184,7 @@ async fn without_disk_and_broker_the_oldest_are_lost_and_counted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_becomes_read_only_is_said_and_nothing_is_lost() {
     let Some(disk) = Disk::ext4() else { return };
-    let Some(cluster) = cluster().await else {
+    let Some(cluster) = cluster(1).await else {
         return;
     };
     let mut node = Plan::new(cluster.broker_list(), 20).start(&disk.mount.join("spool"));
@@ -226,7 +226,7 @@ impl Faults for Slow {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_sync_holds_nothing_up() {
-    let Some(cluster) = cluster().await else {
+    let Some(cluster) = cluster(1).await else {
         return;
     };
     let place = tempfile::tempdir().expect("a directory");
@@ -249,7 +249,7 @@ async fn a_slow_sync_holds_nothing_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_does_not_answer_is_passed_by() {
-    let Some(cluster) = cluster().await else {
+    let Some(cluster) = cluster(1).await else {
         return;
     };
     let place = tempfile::tempdir().expect("a directory");

@@ -11,7 +11,7 @@ use lab::kafka::{Cluster, KafkaError, Options, declared_topics};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Message as _, Timestamp};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use rdkafka::{Offset, TopicPartitionList};
 use sampler::laws;
 use sampler::sink::{
     Breaker, Capacity, Drained, Event, KafkaSettings, KafkaSink, Ledger, Outlet, Record, Topics,
@@ -63,16 +63,25 @@ impl Drop for Seeded {
     }
 }
 
-/// A broker with the declared topics, or a printed reason why there is none.
-pub async fn cluster() -> Option<Cluster> {
-    let cluster = match Cluster::start(&Options::default(), None) {
-        Ok(cluster) => cluster,
+/// A cluster, or a printed reason why there is none.
+pub fn start_cluster(options: &Options) -> Option<Cluster> {
+    match Cluster::start(options, None) {
+        Ok(cluster) => Some(cluster),
         Err(KafkaError::Command(error)) if !required() => {
             println!("skipped: {error}");
-            return None;
+            None
         }
         Err(error) => panic!("no broker: {error}"),
+    }
+}
+
+/// So many brokers with the declared topics.
+pub async fn cluster(nodes: usize) -> Option<Cluster> {
+    let options = Options {
+        nodes,
+        ..Options::default()
     };
+    let cluster = start_cluster(&options)?;
     let declared = topics::read(&declared_topics()).expect("declaration");
     apply(&cluster, declared).await;
     Some(cluster)
@@ -293,8 +302,8 @@ impl Arrival {
 
 /// All windows of a topic, to the end of every partition.
 pub fn arrivals(cluster: &Cluster, topic: &str, partitions: i32) -> Vec<Arrival> {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", cluster.brokers())
+    let mut config = cluster.access("admin").config();
+    let consumer: BaseConsumer = config
         .set("group.id", "test")
         .set("enable.partition.eof", "true")
         .create()

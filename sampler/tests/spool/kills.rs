@@ -136,7 +136,7 @@ fn spawn(place: &Path, brokers: &str) -> Child {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_random_instants_nothing_is_lost_or_counted_twice() {
-    let Some(cluster) = cluster().await else {
+    let Some(cluster) = cluster(1).await else {
         return;
     };
     let mut seeded = Seeded::new();

@@ -13,7 +13,7 @@ const EDGE: Duration = Duration::from_millis(50);
 /// Time is compressed 20 times: 60 edges away are a minute of 200 streams, 600 are ten.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_was_away_gets_every_window_and_the_live_ones_first() {
-    let Some(mut cluster) = cluster().await else {
+    let Some(mut cluster) = cluster(1).await else {
         return;
     };
     let away = setting("FLOWVITALS_AWAY_EDGES", 60);
@@ -98,10 +98,68 @@ async fn a_broker_that_was_away_gets_every_window_and_the_live_ones_first() {
     assert_eq!(segments.count(), 0, "nothing is left on the disk");
 }
 
+/// One may die and nothing stops; with two no write is confirmed any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_of_three_brokers_die_and_come_back() {
+    let Some(mut cluster) = cluster(3).await else {
+        return;
+    };
+    let streams = 20;
+    let place = tempfile::tempdir().expect("a directory");
+    let mut node = Plan::new(cluster.broker_list(), streams).start(place.path());
+    node.edges(20, EDGE).await;
+    node.all_through().await;
+
+    cluster.kill(1);
+    node.edges(40, EDGE).await;
+    node.all_through().await;
+    println!(
+        "one of three away: {} renewals",
+        node.ledger.totals().renewals
+    );
+
+    cluster.kill(2);
+    // More than memory holds.
+    node.edges(400, EDGE / 10).await;
+    until("the word about the brokers", || {
+        matches!(node.ledger.state(), SinkState::Degraded(_))
+    })
+    .await;
+    let totals = node.ledger.totals();
+    println!(
+        "two of three away: {} events in memory, {} on disk only",
+        totals.waiting, totals.spooled
+    );
+    assert!(totals.spooled > 0, "a backlog");
+    node.check_laws();
+
+    for id in [1, 2] {
+        cluster.restart(id, None).expect("back");
+    }
+    node.edges(20, EDGE).await;
+    node.all_through().await;
+    until("an empty spool", || node.spool.status().records == 0).await;
+    let produced = node.next * streams as u64;
+    let (left, ledger) = node.stop().await;
+    assert_eq!(left, Drained::default());
+    let found = once(&arrivals(&cluster, TOPIC, 12));
+    println!(
+        "of {produced} windows {} arrived, {} twice; {} producers broke",
+        found.events,
+        found.doubles,
+        ledger.totals().renewals
+    );
+    assert_eq!(found.events, produced);
+    assert_eq!(
+        (ledger.totals().dropped, ledger.totals().dead_letter),
+        (0, 0)
+    );
+}
+
 /// A stop without a broker, and a start with one.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_life_sends_what_the_last_one_could_not() {
-    let Some(cluster) = cluster().await else {
+    let Some(cluster) = cluster(1).await else {
         return;
     };
     let place = tempfile::tempdir().expect("a directory");
@@ -140,7 +198,7 @@ async fn the_next_life_sends_what_the_last_one_could_not() {
 /// The promise of idempotence breaks while events are on their way.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_producer_is_replaced_and_sends_all_again() {
-    let Some(cluster) = cluster().await else {
+    let Some(cluster) = cluster(1).await else {
         return;
     };
     let place = tempfile::tempdir().expect("a directory");
