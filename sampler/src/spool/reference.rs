@@ -117,6 +117,8 @@ pub struct ReferenceFiles {
     open: [Option<File>; 2],
     next: usize,
     count: u64,
+    /// `at_risk` of the newest that this life wrote.
+    at_risk: Option<u64>,
 }
 
 impl ReferenceFiles {
@@ -139,6 +141,7 @@ impl ReferenceFiles {
             open: [None, None],
             next,
             count: count(&newest),
+            at_risk: None,
         };
         (files, newest.map(|(_, reference)| reference))
     }
@@ -166,7 +169,24 @@ impl ReferenceFiles {
         }
         self.count += 1;
         self.next ^= 1;
+        self.at_risk = Some(reference.at_risk);
         Ok(())
+    }
+
+    /// Notes in the newest reference how many events are at risk at a stop in good order: what was in memory at the last window has
+    /// mostly arrived since. Nothing is done where this life has written none.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn settle(&mut self, at_risk: u64) -> io::Result<()> {
+        if self.at_risk.is_none_or(|noted| noted == at_risk) {
+            return Ok(());
+        }
+        let bytes = fs::read(&self.paths[self.next ^ 1])?;
+        match Reference::decode(&bytes) {
+            Some((_, newest)) => self.write(&Reference { at_risk, ..newest }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -212,6 +232,26 @@ mod tests {
             Reference::decode(&bytes).map(|(_, reference)| reference.end_ms)
         });
         assert_eq!(whole, [Some(3000), Some(4000)]);
+    }
+
+    #[test]
+    fn a_stop_in_good_order_leaves_only_what_is_at_risk_then() {
+        let place = tempfile::tempdir().expect("a directory");
+        let newest = || ReferenceFiles::open(place.path()).1;
+        let (mut files, _) = ReferenceFiles::open(place.path());
+        files.settle(0).expect("nothing to write");
+        assert_eq!(newest(), None);
+        files.write(&reference(1000, b"state")).expect("written");
+        files.settle(1).expect("written");
+        let expected = Reference {
+            at_risk: 1,
+            ..reference(1000, b"state")
+        };
+        assert_eq!(newest(), Some(expected.clone()));
+        // Another life's word is not touched.
+        let (mut next, _) = ReferenceFiles::open(place.path());
+        next.settle(0).expect("nothing to write");
+        assert_eq!(newest(), Some(expected));
     }
 
     #[test]

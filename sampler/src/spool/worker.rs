@@ -280,6 +280,10 @@ impl Worker {
 
     fn finish(&mut self) {
         self.flush();
+        let at_risk = self.parts.ledger.totals().at_risk;
+        if let Err(error) = self.parts.references.settle(at_risk) {
+            info!(%error, "spool: events at risk are noted as of the last window");
+        }
         let end = Instant::now() + LAST_SYNC;
         let wait = |syncer: &Syncer| {
             while syncer.is_busy() && Instant::now() < end {

@@ -40,14 +40,11 @@ pub const NODE_TOPIC: &str = "flowvitals.node.v1";
 const PULSE_TOPIC: &str = "flowvitals.pulse.v1";
 pub const WINDOW_TOPIC: &str = "flowvitals.window.v1";
 
-/// Two neighbouring ports that are free in the namespace.
+/// The first of three neighbouring ports that are free in the namespace, none of which a connection is given by chance.
 pub fn free_port(namespace: &Namespace) -> u16 {
-    let free = || {
-        (29_092u16..30_092).step_by(2).find(|port| {
-            TcpListener::bind(("127.0.0.1", *port)).is_ok()
-                && TcpListener::bind(("127.0.0.1", port + 1)).is_ok()
-        })
-    };
+    let is_free =
+        |port: &u16| (0..3).all(|after| TcpListener::bind(("127.0.0.1", *port + after)).is_ok());
+    let free = || (9_092u16..9_700).step_by(3).find(is_free);
     namespace
         .run_in(free)
         .expect("the namespace")

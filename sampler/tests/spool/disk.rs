@@ -235,7 +235,7 @@ async fn a_slow_sync_holds_nothing_up() {
     let mut plan = Plan::new(cluster.broker_list(), 20);
     plan.faults = Some(slow.clone());
     let mut node = plan.start(place.path());
-    node.edges(150, Duration::from_millis(10)).await;
+    node.spooled_edges(150, Duration::from_millis(10)).await;
     trouble(&node, "fsync took 5").await;
     assert_eq!(node.ledger.totals().unspooled, 0, "writes go on");
     slow.sync_ms.store(0, Ordering::Relaxed);

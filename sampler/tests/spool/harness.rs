@@ -251,6 +251,14 @@ impl Node {
         }
     }
 
+    /// The same, each on the disk before the next: time is compressed here, and the way to the disk is short.
+    pub async fn spooled_edges(&mut self, count: u64, pause: Duration) {
+        for _ in 0..count {
+            self.edges(1, pause).await;
+            until("the edge on the disk", || self.ledger.totals().at_risk == 0).await;
+        }
+    }
+
     /// Waits until nothing waits any more, in memory or on disk.
     pub async fn all_through(&self) {
         let produced = self.ledger.totals().produced;

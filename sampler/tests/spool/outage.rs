@@ -19,12 +19,12 @@ async fn a_broker_that_was_away_gets_every_window_and_the_live_ones_first() {
     let away = setting("FLOWVITALS_AWAY_EDGES", 60);
     let place = tempfile::tempdir().expect("a directory");
     let mut node = Plan::new(cluster.broker_list(), STREAMS).start(place.path());
-    node.edges(5, EDGE).await;
+    node.spooled_edges(5, EDGE).await;
     node.all_through().await;
     let rss_before = rss_mib();
 
     cluster.kill(1);
-    node.edges(away, EDGE).await;
+    node.spooled_edges(away, EDGE).await;
     until("the word about the broker", || {
         matches!(node.ledger.state(), SinkState::Degraded(_))
     })
@@ -48,7 +48,7 @@ async fn a_broker_that_was_away_gets_every_window_and_the_live_ones_first() {
     cluster.restart(1, None).expect("back");
     let back_ms = now_ms();
     while node.ledger.totals().spooled > 0 {
-        node.edges(1, Duration::from_millis(500)).await;
+        node.spooled_edges(1, Duration::from_millis(500)).await;
     }
     node.all_through().await;
     let all_ms = now_ms();
@@ -107,11 +107,11 @@ async fn two_of_three_brokers_die_and_come_back() {
     let streams = 20;
     let place = tempfile::tempdir().expect("a directory");
     let mut node = Plan::new(cluster.broker_list(), streams).start(place.path());
-    node.edges(20, EDGE).await;
+    node.spooled_edges(20, EDGE).await;
     node.all_through().await;
 
     cluster.kill(1);
-    node.edges(40, EDGE).await;
+    node.spooled_edges(40, EDGE).await;
     node.all_through().await;
     println!(
         "one of three away: {} renewals",
@@ -120,7 +120,7 @@ async fn two_of_three_brokers_die_and_come_back() {
 
     cluster.kill(2);
     // More than memory holds.
-    node.edges(400, EDGE / 10).await;
+    node.spooled_edges(400, EDGE / 10).await;
     until("the word about the brokers", || {
         matches!(node.ledger.state(), SinkState::Degraded(_))
     })
@@ -136,7 +136,7 @@ async fn two_of_three_brokers_die_and_come_back() {
     for id in [1, 2] {
         cluster.restart(id, None).expect("back");
     }
-    node.edges(20, EDGE).await;
+    node.spooled_edges(20, EDGE).await;
     node.all_through().await;
     until("an empty spool", || node.spool.status().records == 0).await;
     let produced = node.next * streams as u64;
@@ -169,7 +169,7 @@ async fn the_next_life_sends_what_the_last_one_could_not() {
         "1000".to_owned(),
     );
     let mut first = plan.start(place.path());
-    first.edges(40, Duration::from_millis(1)).await;
+    first.spooled_edges(40, Duration::from_millis(1)).await;
     until("all on the disk", || first.spool.status().records == 160).await;
     let instance = first.instance;
     first.abandon(place.path()).await;
@@ -203,12 +203,12 @@ async fn a_broken_producer_is_replaced_and_sends_all_again() {
     };
     let place = tempfile::tempdir().expect("a directory");
     let mut node = Plan::new(cluster.broker_list(), 20).start(place.path());
-    node.edges(10, Duration::from_millis(10)).await;
+    node.spooled_edges(10, Duration::from_millis(10)).await;
     for round in 0..10 {
         if round == 5 {
             node.breaker.fire();
         }
-        node.edges(10, Duration::from_millis(5)).await;
+        node.spooled_edges(10, Duration::from_millis(5)).await;
     }
     node.all_through().await;
     until("an empty spool", || node.spool.status().records == 0).await;

@@ -52,7 +52,7 @@ async fn a_poison_record_goes_to_the_dead_letters_and_a_missing_topic_is_held() 
     plan.properties
         .insert("batch.num.messages".to_owned(), "1".to_owned());
     let mut node = plan.start(place.path());
-    node.edges(10, Duration::from_millis(5)).await;
+    node.spooled_edges(10, Duration::from_millis(5)).await;
     until_said(&node, &topic.name).await;
     // Heartbeats have a topic: they are not held up.
     until("heartbeats", || node.ledger.totals().delivered == 10).await;
@@ -71,7 +71,7 @@ async fn a_poison_record_goes_to_the_dead_letters_and_a_missing_topic_is_held() 
     };
     let records = vec![Record::of(&Event::Window(Box::new(large)))];
     node.outlet.edge(records, now_ms(), None);
-    node.edges(10, Duration::from_millis(5)).await;
+    node.spooled_edges(10, Duration::from_millis(5)).await;
     node.all_through().await;
     until("an empty spool", || node.spool.status().records == 0).await;
     assert_eq!(node.ledger.loss("poison").dead_letter, 1);
@@ -114,7 +114,7 @@ async fn without_the_right_to_write_all_is_held_until_it_is_given() {
     let mut plan = Plan::new(cluster.broker_list(), 3);
     plan.properties = cluster.access(SAMPLER).properties;
     let mut node = plan.start(place.path());
-    node.edges(20, Duration::from_millis(5)).await;
+    node.spooled_edges(20, Duration::from_millis(5)).await;
     until_said(&node, "uthoriz").await;
     until("all on the disk", || node.spool.status().records == 80).await;
     let totals = node.ledger.totals();
@@ -124,7 +124,7 @@ async fn without_the_right_to_write_all_is_held_until_it_is_given() {
     );
 
     declare(&cluster, Grants::Give).await;
-    node.edges(20, Duration::from_millis(5)).await;
+    node.spooled_edges(20, Duration::from_millis(5)).await;
     node.all_through().await;
     until("an empty spool", || node.spool.status().records == 0).await;
     let (left, ledger) = node.stop().await;
@@ -154,7 +154,7 @@ async fn a_refused_timestamp_is_a_dead_letter_and_the_rest_flows() {
     plan.properties
         .insert("linger.ms".to_owned(), "50".to_owned());
     let mut node = plan.start(place.path());
-    node.edges(10, Duration::from_millis(5)).await;
+    node.spooled_edges(10, Duration::from_millis(5)).await;
     until("dead letters", || node.ledger.totals().dead_letter == 20).await;
     node.all_through().await;
     until("dead letters on the disk", || {
@@ -162,7 +162,7 @@ async fn a_refused_timestamp_is_a_dead_letter_and_the_rest_flows() {
     })
     .await;
     apply(&cluster, vec![config("3600000")]).await;
-    node.edges(10, Duration::from_millis(5)).await;
+    node.spooled_edges(10, Duration::from_millis(5)).await;
     node.all_through().await;
     until("an empty spool", || node.spool.status().records == 0).await;
     let (left, ledger) = node.stop().await;
