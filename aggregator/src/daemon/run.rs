@@ -91,7 +91,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let listener = listen(&config).await?;
     // Everything that can fail has been made before anything runs.
     let alerting = merges
-        .then(|| Alerting::start(&config, &settings, &site))
+        .then(|| Alerts::start(&config, &settings, &site))
         .transpose()?;
     if target.is_some() {
         tokio::spawn(count_partitions(settings.clone(), Arc::clone(&site)));
@@ -138,7 +138,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
 }
 
 /// The alert role with all that it needs, running.
-struct Alerting {
+struct Alerts {
     task: JoinHandle<()>,
     stop: oneshot::Sender<()>,
     new_rules: mpsc::Sender<Vec<Arc<Rule>>>,
@@ -147,7 +147,7 @@ struct Alerting {
     following: JoinHandle<()>,
 }
 
-impl Alerting {
+impl Alerts {
     fn start(
         config: &Config,
         settings: &consume::Kafka,
@@ -199,7 +199,7 @@ impl Alerting {
 }
 
 /// Why a role ended, which it does not do by itself.
-async fn ended(alerting: &mut Option<Alerting>, storing: &mut Option<StoreRole>) -> String {
+async fn ended(alerting: &mut Option<Alerts>, storing: &mut Option<StoreRole>) -> String {
     let alert_ended = async {
         match alerting {
             Some(alerting) => {
@@ -262,7 +262,7 @@ struct Life {
     site: Arc<Site>,
     config: Config,
     notifier: Notifier,
-    alerting: Option<Alerting>,
+    alerting: Option<Alerts>,
     storing: Option<StoreRole>,
 }
 

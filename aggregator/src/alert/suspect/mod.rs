@@ -82,7 +82,8 @@
 //!   not raise the ratio behind it.
 //! * A random group of flows counts up to a bound, and no pulse lifts S by more than half of A: one flow, or one pulse, is not an alarm.
 //!   Without the two groups that brought most the last moments must still be twice as high as expected, unless S is far above A.
-//! * A node is not listened to until it was learned for 30 seconds of traffic, nor for 30 seconds after its daemon began anew.
+//! * A node is not listened to until it was learned for 20 seconds of traffic, a stream not for 30 more, and a node not for 30 seconds after
+//!   its daemon began anew.
 //! * A stream of fewer than 50 active sampled flows is not suspected.
 //! * A level that stays for 15 minutes is the new normal.
 //!
