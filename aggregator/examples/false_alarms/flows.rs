@@ -89,7 +89,9 @@ pub struct Flows {
     epoch: usize,
     wrong: Option<(usize, u64)>,
     number: u64,
-    /// Retransmits that this pulse's traffic causes in the mean.
+    /// Retransmits to come in the mean, by pulse.
+    due_mean: [f64; AHEAD],
+    /// Retransmits of this pulse in the mean, of what was sent in it and before.
     pub expected: f64,
 }
 
@@ -109,6 +111,7 @@ impl Flows {
             epoch: 0,
             wrong: None,
             number: now_ms / pulse_ms,
+            due_mean: [0.0; AHEAD],
             expected: 0.0,
         }
     }
@@ -253,13 +256,13 @@ impl Flows {
 
     fn lose(&mut self, ratio: f64, random: &mut SmallRng) {
         let now = self.number as usize % AHEAD;
-        self.expected = 0.0;
+        let mut mean = 0.0;
         for epoch in 0..2 {
             let cell = &mut self.cells[epoch];
             if cell.alive > 0 {
                 let all: u64 = cell.loses.iter().sum();
                 let expected = all as f64 / UNIT * ratio;
-                self.expected += expected;
+                mean += expected;
                 let losses = poisson(expected / CLUSTER, random);
                 for _ in 0..losses {
                     let bits: u64 = random.random();
@@ -278,12 +281,25 @@ impl Flows {
                 }
             }
         }
+        self.expect(now, mean);
+        self.expected = std::mem::take(&mut self.due_mean[now]);
         self.go_wrong(now, random);
         for epoch in 0..2 {
             let cell = &mut self.cells[epoch];
             cell.y = std::mem::take(&mut self.due[epoch][now]);
             let y = cell.y;
             cell.x = array::from_fn(|group| (cell.sends[group] / UNIT as u64) as u32 + y[group]);
+        }
+    }
+
+    /// Lets so many retransmits come in the mean, with the delays of the real ones: begin and phase within a pulse are alike likely.
+    fn expect(&mut self, now: usize, retrans: f64) {
+        let each = retrans / DELAYS_MS.len() as f64;
+        for delay_ms in DELAYS_MS {
+            let pulses = delay_ms / self.pulse_ms as f64;
+            let (whole, rest) = (now + pulses as usize, pulses.fract());
+            self.due_mean[whole % AHEAD] += each * (1.0 - rest);
+            self.due_mean[(whole + 1) % AHEAD] += each * rest;
         }
     }
 

@@ -109,7 +109,7 @@ impl Node {
         }
     }
 
-    /// Retransmits that the traffic of the pulse causes in the mean, and that traffic.
+    /// Retransmits of the pulse in the mean, and its traffic: a retransmit counts when it is sent, as the rule counts it.
     pub fn truth(&self) -> [f64; 2] {
         let sent = self.flows.cells.iter().flat_map(|cell| &cell.x);
         [self.flows.expected, f64::from(sent.sum::<u32>())]
