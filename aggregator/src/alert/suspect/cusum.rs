@@ -187,7 +187,7 @@ mod tests {
         let mut cusum = Cusum::default();
         for number in 0..50 {
             assert_eq!(
-                cusum.add(&step(number, 10.0), 1.0, design.stream_bounds(), &design),
+                cusum.add(&step(number, 10.0), 1.0, design.stream_bounds(100), &design),
                 Moved::On
             );
         }
@@ -196,13 +196,13 @@ mod tests {
         let needed = (1.0 / design.most_at_once).ceil() as u64;
         for number in 50..50 + needed - 1 {
             assert_eq!(
-                cusum.add(&step(number, 30.0), 1.0, design.stream_bounds(), &design),
+                cusum.add(&step(number, 30.0), 1.0, design.stream_bounds(100), &design),
                 Moved::On
             );
         }
         let last = 50 + needed - 1;
         assert_eq!(
-            cusum.add(&step(last, 30.0), 1.0, design.stream_bounds(), &design),
+            cusum.add(&step(last, 30.0), 1.0, design.stream_bounds(100), &design),
             Moved::Ready
         );
         cusum.alarm(last * 100 + 100);
@@ -211,7 +211,7 @@ mod tests {
         let (value, low, high) = cusum.ratio(1.0);
         assert!((value - 0.03).abs() < 1e-12 && low < value && value < high);
         let moved: Vec<_> = (last + 1..last + 10)
-            .map(|number| cusum.add(&step(number, 10.0), 1.0, design.stream_bounds(), &design))
+            .map(|number| cusum.add(&step(number, 10.0), 1.0, design.stream_bounds(100), &design))
             .filter(|moved| *moved != Moved::On)
             .collect();
         assert_eq!(moved, [Moved::Cleared]);
@@ -222,11 +222,11 @@ mod tests {
         let design = Design::default();
         let mut cusum = Cusum::default();
         assert_eq!(
-            cusum.add(&step(1, 1e9), 1.0, design.stream_bounds(), &design),
+            cusum.add(&step(1, 1e9), 1.0, design.stream_bounds(100), &design),
             Moved::On
         );
         assert_eq!(
-            cusum.add(&step(2, 1e9), 1.0, design.stream_bounds(), &design),
+            cusum.add(&step(2, 1e9), 1.0, design.stream_bounds(100), &design),
             Moved::Ready
         );
     }

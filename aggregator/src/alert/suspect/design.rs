@@ -40,8 +40,10 @@ pub struct Design {
     pub strong: f64,
     /// What they have brought is forgotten with this time constant, ms.
     pub breadth_ms: f64,
-    /// Sampled flows that a stream must have to be suspected: fewer are no evidence of a network.
+    /// Sampled flows with data in a second that a stream must have to be suspected: fewer are no evidence of a network.
     pub min_flows: u64,
+    /// From so many on A is what it is; of fewer it is as many times higher.
+    pub full_flows: u64,
     /// Length of the blocks from which the dispersion of what is weighed is learned, ms.
     pub block_ms: u64,
     /// F before anything is known of it.
@@ -89,7 +91,8 @@ impl Default for Design {
             trimmed: 2.0,
             strong: 1.5,
             breadth_ms: 300.0,
-            min_flows: 50,
+            min_flows: 20,
+            full_flows: 60,
             block_ms: 300,
             guess: 5.0,
             guess_retrans: 50.0,
@@ -108,11 +111,13 @@ impl Default for Design {
 }
 
 impl Design {
-    /// Bounds of the stream's sum.
-    pub(super) fn stream_bounds(&self) -> Bounds {
+    /// Bounds of the sum of a stream with so many flows.
+    pub(super) fn stream_bounds(&self, flows: u64) -> Bounds {
+        let missing = self.full_flows as f64 / flows.max(1) as f64;
+        let threshold = self.threshold * missing.max(1.0);
         Bounds {
-            threshold: self.threshold,
-            ceiling: self.threshold * self.ceiling,
+            threshold,
+            ceiling: threshold * self.ceiling,
         }
     }
 

@@ -84,7 +84,8 @@
 //!   Without the two groups that brought most the last moments must still be twice as high as expected, unless S is far above A.
 //! * A node is not listened to until it was learned for 20 seconds of traffic, a stream not for 30 more, and a node not for 30 seconds after
 //!   its daemon began anew.
-//! * A stream of fewer than 50 active sampled flows is not suspected.
+//! * A stream of fewer than 20 sampled flows with data in a second is not suspected; below 60, which some 150 open ones have, A is as many
+//!   times higher as they are too few.
 //! * A level that stays for 15 minutes is the new normal.
 //!
 //! All of it but the design is serialisable. Limits: [`MAX_NODES`] nodes a stream; pulses of more are counted and dropped.
@@ -217,9 +218,10 @@ impl StreamDetector {
 
     fn look(&mut self, step: &Step) {
         let factor = self.dispersion.factor(&self.design);
-        let bounds = self.design.stream_bounds();
+        let flows = self.flows_active();
+        let bounds = self.design.stream_bounds(flows);
         let moved = self.cusum.add(step, factor, bounds, &self.design);
-        if moved == Moved::Ready && self.flows_active() >= self.design.min_flows {
+        if moved == Moved::Ready && flows >= self.design.min_flows {
             self.cusum.alarm(step.end_ms);
         }
     }

@@ -80,10 +80,30 @@ fn a_change_is_suspected_with_its_onset_and_nodes_agree() {
 #[test]
 fn it_is_silent_until_it_knows_enough() {
     let mut detector = StreamDetector::new(Design::default());
-    for number in 0..500 {
-        let retrans = if number < 250 { 20 } else { 60 };
+    for number in 0..400 {
+        let retrans = if number < 200 { 20 } else { 60 };
         assert_eq!(detector.take(&pulse("a", number, retrans, 4_000)), []);
     }
+}
+
+#[test]
+fn fewer_flows_must_show_more_and_too_few_are_never_suspected() {
+    // Pulses until it is suspected, of one node with so many flows.
+    let pulses = |flows_active| {
+        let mut detector = StreamDetector::new(Design::default());
+        let of = |number, retrans| StreamPulse {
+            flows_active,
+            ..pulse("a", number, retrans, 4_000)
+        };
+        for number in 0..2_000 {
+            let retrans = 16 + (number * 7 % 9) as u32;
+            assert_eq!(detector.take(&of(number, retrans)), []);
+        }
+        (2_000..2_050).position(|number| !detector.take(&of(number, 45)).is_empty())
+    };
+    let (full, enough, few) = (pulses(60), pulses(20), pulses(19));
+    assert!(full.is_some() && full < enough, "{full:?}, {enough:?}");
+    assert_eq!(few, None);
 }
 
 #[test]
