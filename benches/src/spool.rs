@@ -16,6 +16,7 @@ use sampler::sink::{
 use sampler::spool::{Batch, Spool, SpoolId, SpoolSettings};
 use sampler::stage::heartbeat::Outside;
 use sampler_event::Message;
+use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::playing::{Playing, WINDOW_MS};
@@ -89,6 +90,13 @@ impl Node {
     }
 }
 
+/// On the disk of the build, not in a temporary file system of memory.
+fn folder() -> Result<TempDir> {
+    let program = std::env::current_exe()?;
+    let beside = program.parent().context("a program has a folder")?;
+    Ok(tempfile::tempdir_in(beside)?)
+}
+
 /// A spool, and how many events an earlier one left there.
 fn start(folder: &Path, ledger: &Arc<Ledger>) -> Result<(Spool, u64)> {
     let settings = SpoolSettings {
@@ -118,7 +126,7 @@ fn append(runtime: &Runtime, spool: &Spool, edge: &Edge) -> Result<(SpoolId, u32
 
 /// Edges one after the other: written with their references, confirmed, taken away; fsync in the background.
 fn throughput(runtime: &Runtime, node: &mut Node) -> Result<()> {
-    let folder = tempfile::tempdir_in(".")?;
+    let folder = folder()?;
     let (spool, _) = start(folder.path(), &Arc::default())?;
     node.play();
     let edge = node.close(true);
@@ -146,7 +154,7 @@ fn throughput(runtime: &Runtime, node: &mut Node) -> Result<()> {
 
 /// A full spool is looked through by a new life: with its files in memory, and from the disk.
 fn recovery(runtime: &Runtime, node: &mut Node) -> Result<()> {
-    let folder = tempfile::tempdir_in(".")?;
+    let folder = folder()?;
     let (spool, _) = start(folder.path(), &Arc::default())?;
     node.play();
     let edge = node.close(false);
@@ -236,7 +244,7 @@ fn share(runtime: &Runtime, node: &mut Node, brokers: &[String]) -> Result<()> {
 
 /// Processor time of a turn, without what it took to write the cells.
 async fn turn(node: &mut Node, brokers: &[String], spooled: bool) -> Result<Duration> {
-    let folder = tempfile::tempdir_in(".")?;
+    let folder = folder()?;
     let ledger = Arc::new(Ledger::default());
     let (capacity, spool) = match spooled {
         true => (Capacity::SPOOLED, Some(start(folder.path(), &ledger)?.0)),

@@ -147,8 +147,10 @@ impl Outlets {
                 "the wall clock was stepped"
             );
         }
-        self.registry.set_flows(node.stage().ledger().clone());
-        let flows = laws::of_flows(node.stage().ledger());
+        let flows = node.stage().ledger();
+        let handed_over = self.ledger.totals().produced;
+        self.registry.set_flows(flows.clone(), handed_over);
+        let flows = laws::of_flows(flows);
         for law in flows.iter().filter(|law| !law.holds()) {
             tracing::debug!(?law, "law does not hold at this edge");
         }

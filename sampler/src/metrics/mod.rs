@@ -167,9 +167,10 @@ impl Registry {
         self.state().node.programs = programs;
     }
 
-    /// The window stage's totals at the last edge.
-    pub fn set_flows(&self, flows: FlowTotals) {
-        self.state().node.flows = flows;
+    /// The window stage's totals at the last edge, and how many events had been handed to the sink then.
+    pub fn set_flows(&self, flows: FlowTotals, handed_over: u64) {
+        let node = &mut self.state().node;
+        (node.flows, node.handed_over) = (flows, handed_over);
     }
 
     /// All families, for a scrape.
@@ -192,8 +193,9 @@ impl Registry {
             &self.ledger.delivery(),
         ));
         let totals = self.ledger.totals();
-        let every = laws::of_flows(&node.flows).into_iter();
-        families.push(spool::laws_family(every.chain(laws::of_events(&totals))));
+        let of_edge = laws::of_flows(&node.flows).into_iter();
+        let of_edge = of_edge.chain([laws::of_hand_over(&node.flows, node.handed_over)]);
+        families.push(spool::laws_family(of_edge.chain(laws::of_events(&totals))));
         if let Some(spool) = &self.spool {
             families.extend(spool::families(&spool.status(), &totals));
         }

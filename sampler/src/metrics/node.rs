@@ -50,6 +50,8 @@ pub struct NodeStatus {
     pub heartbeat: NodeHeartbeat,
     /// The window stage's totals.
     pub flows: FlowTotals,
+    /// Events handed to the sink by then.
+    pub handed_over: u64,
 }
 
 /// Families of the window stage, the configuration and the process.

@@ -74,6 +74,11 @@ pub fn families(status: &SpoolStatus, totals: &Totals) -> Vec<Family> {
             "Bytes cut off at start because a record was not whole.",
             status.torn_bytes,
         ),
+        gauge(
+            "flowvitals_spool_aside_segments",
+            "Segments that could not be read at start, of another version or not ours: left unread.",
+            status.aside as f64,
+        ),
         counter(
             "flowvitals_spool_dead_letters_total",
             "Events written down as dead letters.",

@@ -19,10 +19,10 @@
 //!   second.
 //! * Pulses are not spooled: they are the fast path, worth nothing after some seconds, and their counts are in the windows. They
 //!   wait in the queue's memory (20 s of ten streams), whose oldest are dropped and counted.
-//! * State that a new life goes on from is in [`reference`], beside the segments rather than in every record: it is overwritten, so
+//! * State that a new life goes on from is in [`mod@reference`], beside the segments rather than in every record: it is overwritten, so
 //!   that it takes no room from the events.
 //!
-//! Formats are written down in [`format`] and [`reference`]. Limits: `max_bytes`, acks included; references, dead letters (4 MiB)
+//! Formats are written down in [`mod@format`] and [`mod@reference`]. Limits: `max_bytes`, acks included; references, dead letters (4 MiB)
 //! and what was set aside come on top. Units: bytes, events, ms.
 //!
 //! Kept crates that were looked at: yaque (one reader that confirms in order), okaywal (every commit waits for its fsync), queue-file

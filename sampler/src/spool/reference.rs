@@ -10,12 +10,13 @@
 //! body        boot id [16]  count u64 of references so far  instance u64  end_ms u64  at_risk u64
 //!             segment u64 and index u64 of the place after the last record  bytes of the window stage
 //! ```
-//! Limits: [`MAX_BYTES`]. `at_risk`: events of that life that were neither confirmed nor on disk.
+//! Limits: a body of 64 MiB. `at_risk`: events of that life that were neither confirmed nor on disk.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::SpoolId;
 
@@ -103,11 +104,14 @@ fn checksum(whole: &[u8]) -> u32 {
 
 /// Id of this boot; zeros where the system does not say.
 pub fn boot_id() -> [u8; 16] {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
-    u128::from_str_radix(&digits, 16)
-        .unwrap_or_default()
-        .to_be_bytes()
+    static ID: OnceLock<[u8; 16]> = OnceLock::new();
+    *ID.get_or_init(|| {
+        let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+        u128::from_str_radix(&digits, 16)
+            .unwrap_or_default()
+            .to_be_bytes()
+    })
 }
 
 /// The two files.

@@ -45,3 +45,21 @@ impl Ticket {
 
 /// Answer to a batch: its first place, or why it is not on the disk.
 pub type Written = Result<SpoolId, String>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_of_the_two_has_it() {
+        let late = Ticket::default();
+        assert!(late.abandon() && late.is_abandoned());
+        assert!(!late.written(), "the outlet sends it from memory");
+        assert!(!late.is_settled());
+        late.settle();
+        assert!(late.is_settled());
+        let in_time = Ticket::default();
+        assert!(in_time.written());
+        assert!(!in_time.abandon() && !in_time.is_abandoned());
+    }
+}

@@ -28,6 +28,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(250);
 /// Commands worked off between two looks at the clock.
 const COMMANDS_AT_ONCE: usize = 256;
+/// Confirmations are written down this often: a kill costs that many sent twice, and each writing opens a file.
+const ACK_EVERY: Duration = Duration::from_millis(500);
 /// A stop waits so long for the last sync.
 const LAST_SYNC: Duration = Duration::from_secs(2);
 
@@ -49,6 +51,7 @@ pub(super) struct Worker {
     start: Instant,
     rate: Rate,
     synced_at: Instant,
+    flushed_at: Instant,
     /// The disk said no: when, and what.
     failed: Option<(Instant, String)>,
     ack_failed: bool,
@@ -63,6 +66,7 @@ impl Worker {
             start: now,
             rate: Rate::default(),
             synced_at: now,
+            flushed_at: now,
             failed: None,
             ack_failed: false,
         };
@@ -92,7 +96,9 @@ impl Worker {
                     other => written += self.obey(other),
                 }
             }
-            self.flush();
+            if self.flushed_at.elapsed() >= ACK_EVERY {
+                self.flush();
+            }
             self.sync();
             self.publish(written);
         }
@@ -253,6 +259,7 @@ impl Worker {
     }
 
     fn flush(&mut self) {
+        self.flushed_at = Instant::now();
         match self.parts.store.flush() {
             Ok(()) => self.ack_failed = false,
             Err(error) if !self.ack_failed => {

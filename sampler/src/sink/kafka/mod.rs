@@ -128,7 +128,6 @@ impl KafkaSink {
                     for report in reports.drain(..) {
                         self.on_report(report);
                     }
-                    self.tell_done();
                 }
                 queued = queue.recv(open), if ask => match queued {
                     Some(queued) => self.on_event(queued),
@@ -214,7 +213,7 @@ impl KafkaSink {
         }
     }
 
-    /// Tells the spool what it may forget.
+    /// Tells the spool what it may forget: at every tick, since each word wakes its thread.
     fn tell_done(&mut self) {
         if let Some(spool) = &self.spool {
             spool.done(std::mem::take(&mut self.done));
@@ -366,6 +365,7 @@ impl KafkaSink {
     }
 
     fn on_tick(&mut self) {
+        self.tell_done();
         if self.renewal_due || self.life.fatal().is_some() {
             self.renew();
         }

@@ -4,21 +4,23 @@
 //! Blocks for as long as the disk does: it lives in the spool's own thread. Limits: [`StoreSettings::max_bytes`], acks included;
 //! a batch is written whole or not at all, and never split over two segments.
 
+mod recover;
+
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tracing::{info, warn};
+use tracing::warn;
 
-use super::directory::{self, Directory, DirectoryError};
-use super::faults::Faults;
-use super::format::{self, ACK_BYTES, Fault, HEAD_BYTES, Head, Raw};
-use super::reader::Reader;
-use super::reference::Reference;
-use super::segments::{Segment, Segments, SpoolId};
 use crate::sink::{Kind, Record};
+use crate::spool::directory::{Directory, DirectoryError};
+use crate::spool::faults::Faults;
+use crate::spool::format::{self, ACK_BYTES, Fault, HEAD_BYTES, Raw};
+use crate::spool::reader::Reader;
+use crate::spool::reference::Reference;
+use crate::spool::segments::{Segment, Segments, SpoolId};
 
 /// So many segments make a full spool.
 const SEGMENTS: u64 = 16;
@@ -143,124 +145,8 @@ impl Store {
             unsynced: BTreeMap::new(),
             named: false,
         };
-        let mut found = Found::default();
-        for number in directory::segments(store.directory.path())? {
-            store.recover(number, &mut found)?;
-        }
-        store.remove_orphans()?;
-        if let Some(newest) = newest {
-            store.segments.skip(newest.end.segment);
-            if store.settings.resume {
-                found.uncounted = store.cut_behind(newest.end);
-            }
-        }
-        found.records = store.segments.unconfirmed();
-        store.sweep();
+        let found = store.look_through(newest)?;
         Ok((store, found))
-    }
-
-    /// Acks whose segment is gone could confirm records of another.
-    fn remove_orphans(&self) -> io::Result<()> {
-        for number in directory::files(self.directory.path(), ".ack")? {
-            if self.segments.get(number).is_none() {
-                fs::remove_file(self.directory.acks(number))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives up records of an edge whose reference was not written: nobody saw them, and the new life counts that window again.
-    fn cut_behind(&mut self, end: SpoolId) -> u64 {
-        let behind: Vec<SpoolId> = self
-            .segments
-            .iter()
-            .filter(|segment| segment.number >= end.segment)
-            .flat_map(|segment| {
-                (0..segment.records).map(|index| SpoolId {
-                    segment: segment.number,
-                    index,
-                })
-            })
-            .filter(|id| *id >= end)
-            .collect();
-        behind
-            .into_iter()
-            .map(|id| u64::from(self.confirm(id)))
-            .sum()
-    }
-
-    fn recover(&mut self, number: u64, found: &mut Found) -> io::Result<()> {
-        let path = self.directory.segment(number);
-        let bytes = fs::read(&path)?;
-        match format::read_head(&bytes) {
-            Head::Ours(inside) if inside == number => {}
-            // Cut before the first record: nothing was ever in it.
-            Head::Cut => {
-                found.torn_bytes += bytes.len() as u64;
-                self.segments
-                    .push(Segment::new(number, bytes.len() as u64, true));
-                return Ok(());
-            }
-            other => {
-                found.aside += 1;
-                let what = match other {
-                    Head::Version(version) => format!("has format version {version}"),
-                    _ => "is no segment of this spool".to_owned(),
-                };
-                match self.directory.set_aside(number) {
-                    Ok(aside) => {
-                        warn!(aside = %aside.display(), "a spool segment {what}: set aside, not read")
-                    }
-                    Err(error) => {
-                        warn!(path = %path.display(), %error, "a spool segment {what}: not read")
-                    }
-                }
-                return Ok(());
-            }
-        }
-        let mut segment = Segment::new(number, HEAD_BYTES as u64, true);
-        let mut unreadable = Vec::new();
-        let mut at = HEAD_BYTES;
-        loop {
-            match format::check(&bytes[at..]) {
-                Ok(raw) => {
-                    segment.add(raw.size() as u64, raw.stamp().end_ms);
-                    at += raw.size();
-                }
-                Err(Fault::End) => break,
-                // One bad record among good ones: the next begins where this one says that it ends.
-                Err(Fault::Corrupt(length)) if format::check(&bytes[at + length..]).is_ok() => {
-                    unreadable.push(segment.records);
-                    segment.add(length as u64, 0);
-                    at += length;
-                }
-                Err(Fault::Cut | Fault::Corrupt(_)) => {
-                    let torn = bytes.len() - at;
-                    found.torn_bytes += torn as u64;
-                    warn!(path = %path.display(), bytes = torn, "the end of a spool segment is torn: cut");
-                    if let Err(error) = cut(&path, at as u64) {
-                        info!(path = %path.display(), %error, "the torn end stays in the file, unread");
-                    }
-                    break;
-                }
-            }
-        }
-        self.segments.push(segment);
-        let acks = fs::read(self.directory.acks(number)).unwrap_or_default();
-        for index in format::acked(number, &acks) {
-            self.segments.confirm(SpoolId {
-                segment: number,
-                index,
-            });
-        }
-        for index in unreadable {
-            let id = SpoolId {
-                segment: number,
-                index,
-            };
-            found.unreadable += u64::from(self.segments.confirm(id));
-        }
-        Ok(())
     }
 
     /// Writes a batch; the ids go up from the one returned. What had to make room is added to `losses`.
@@ -528,10 +414,6 @@ fn can_pass(error: &io::Error) -> bool {
         .is_some_and(|code| STATES.contains(&code))
 }
 
-fn cut(path: &PathBuf, at: u64) -> io::Result<()> {
-    OpenOptions::new().write(true).open(path)?.set_len(at)
-}
-
 /// Calls `see` for every readable record of a segment.
 fn each_record(
     path: &PathBuf,
@@ -555,5 +437,4 @@ fn each_record(
 }
 
 #[cfg(test)]
-#[path = "store_tests.rs"]
 mod tests;

@@ -234,6 +234,39 @@ fn other_versions_and_strangers_are_set_aside() {
 }
 
 #[test]
+fn a_segment_that_cannot_be_read_keeps_nobody_from_counting() {
+    let place = tempfile::tempdir().expect("a directory");
+    let path = place.path().join("0000000000000005.seg");
+    // Reading fails, as it does at a bad place of a disk.
+    fs::create_dir(&path).expect("made");
+    let (mut store, found) = Store::open(settings(place.path(), MIB), None).expect("opened");
+    assert_eq!((found.aside, found.records), (1, 0));
+    assert!(!path.exists() && path.with_extension("aside").exists());
+    let (first, _) = append(&mut store, &[record("sport", 0, 10)]);
+    assert_eq!(first.segment, 6, "its number is not given again");
+}
+
+#[test]
+fn everything_that_was_written_is_to_be_synced_once() {
+    let place = tempfile::tempdir().expect("a directory");
+    let (mut store, _) = Store::open(settings(place.path(), MIB), None).expect("opened");
+    assert!(store.take_unsynced().is_empty());
+    for sequence in 0..200 {
+        append(&mut store, &[record("sport", sequence, 900)]);
+    }
+    let segments = store.segments().iter().count();
+    assert!(segments > 1, "sealed ones too");
+    assert_eq!(
+        store.take_unsynced().len(),
+        segments + 1,
+        "and the directory"
+    );
+    append(&mut store, &[record("sport", 200, 10)]);
+    assert_eq!(store.take_unsynced().len(), 1);
+    assert!(store.take_unsynced().is_empty());
+}
+
+#[test]
 fn a_failed_write_leaves_nothing_of_its_batch() {
     use crate::spool::Faults;
     use std::sync::atomic::{AtomicBool, Ordering};
