@@ -152,6 +152,10 @@ impl Store {
             store.segments.skip(newest.end.segment);
             if store.settings.resume {
                 found.uncounted = store.cut_behind(newest.end);
+                // Before the next reference: behind that one they would count again.
+                if let Err(error) = store.flush() {
+                    warn!(%error, "spool: events that are counted again cannot be taken out; they may come twice");
+                }
             }
         }
         found.records = store.segments.unconfirmed();
