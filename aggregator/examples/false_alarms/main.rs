@@ -2,7 +2,8 @@
 //! `cargo run --release -p aggregator --example false_alarms -- --help`.
 //!
 //! Everything is drawn from the seed: the same options print the same numbers (but for the cost). Progress goes to stderr. What usual life
-//! is, and why it is plausible, is said in `day`, `node` and `flows`. It is a model: no trace of real viewers stands behind it.
+//! is, and why it is plausible, is said in `day`, `node` and `flows`. It is a model: no trace of real viewers stands behind it. What the
+//! detector says to real pulses, `--recorded` tells.
 //!
 //! # What is mild in it
 //!
