@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use sampler::kernel::{iterator::bpf, probe::program_cost};
+use sampler::kernel::{probe::program_cost, sys::bpf};
 
 /// `BPF_PROG_LOAD` and `BPF_LINK_CREATE` of bpf(2).
 const PROG_LOAD: libc::c_long = 5;

@@ -11,7 +11,7 @@ use lab::{
 use nix::sched::{CloneFlags, unshare};
 use sampler::{
     config::{Config, RTT_SLOW_US},
-    kernel::{iterator::bpf, memory::Size, probe::Probe},
+    kernel::{memory::Size, probe::Probe, sys::bpf},
     rules::RuleSet,
     stage::{Kernel, streams::Order},
 };

@@ -21,10 +21,13 @@ fn says_what_was_promised() {
         ("CapabilityBoundingSet", CAPABILITIES),
         ("RestartPreventExitStatus", "2 69 77 78"),
         ("StateDirectory", "flowvitals"),
+        ("FileDescriptorStoreMax", "32"),
         ("ExecReload", "/bin/kill -HUP $MAINPID"),
     ] {
         assert_eq!(unit.settings(name), [expected], "{name}");
     }
+    // The default lets go of the kernel side at a stop.
+    assert!(unit.settings("FileDescriptorStorePreserve").is_empty());
     // Each of these keeps BPF from working.
     assert!(unit.settings("PrivateUsers").is_empty());
     let calls = unit.settings("SystemCallFilter");

@@ -1,8 +1,30 @@
-//! The lives of the daemon: a random id of this one, and the id of the one before.
+//! The lives of the daemon: a random id of this one, the id of the one before, and that there is only one at a time.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io,
+    path::Path,
+};
 
 const FILE: &str = "instance";
+const LOCK: &str = "lock";
+
+/// Makes the state directory this process' own, for as long as the file is open.
+pub(super) fn lock(state: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(state.join(LOCK))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "is in use by another sampler",
+        )),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
 
 /// Ids of this life and of the one before; 0: none known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +64,16 @@ impl Life {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_state_directory_has_one_daemon() {
+        let state = tempfile::tempdir().expect("a directory");
+        let first = lock(state.path()).expect("ours");
+        let second = lock(state.path()).expect_err("taken");
+        assert_eq!(second.kind(), io::ErrorKind::ResourceBusy);
+        drop(first);
+        lock(state.path()).expect("free again");
+    }
 
     #[test]
     fn a_life_knows_the_one_before() {

@@ -1,12 +1,13 @@
 //! The daemon: everything wired, from the kernel side to the sink.
 //!
 //! ```text
-//! main thread: config ─► ports ─► load, attach ─► capabilities given up ─► runtime
+//! main thread: config ─► ports ─► load or take over, attach ─► capabilities given up ─► runtime
 //! window task: edge ─► walk ─► cells ─► stage ─► outlet ─► spool ─► queue ─► sink task ─► Kafka | stdout
 //!                                          └────► registry ◄─ endpoint task
 //! ```
 
 mod dry_run;
+mod keep;
 mod life;
 mod node;
 mod pipeline;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use ebpf_abi::walk::WalkRecord;
-use sampler_event::{Event, NamespaceCounters};
+use sampler_event::{Event, Message, NamespaceCounters};
 
 use super::time;
 use crate::{
@@ -23,6 +23,7 @@ use crate::{
         Output, Stage,
         clock::{Closed, Now},
         heartbeat::Outside,
+        state::{Attachment, StageState},
         streams::Wanted,
     },
 };
@@ -49,6 +50,15 @@ pub(super) struct Node {
     spool: Option<Spool>,
     lost_reads: u64,
     release: String,
+    books: Books,
+}
+
+/// What a next life must know beside the window stage's state.
+pub(super) struct Books {
+    /// The kernel side in use.
+    pub(super) attachment: Attachment,
+    /// End of the last window, Unix time, of whatever life.
+    pub(super) end_ms: u64,
 }
 
 /// One closed window.
@@ -60,7 +70,13 @@ pub(super) struct Edge {
 }
 
 impl Node {
-    pub(super) fn new(probe: Probe, stage: Stage, config: Config, cgroup_root: PathBuf) -> Self {
+    pub(super) fn new(
+        probe: Probe,
+        stage: Stage,
+        config: Config,
+        cgroup_root: PathBuf,
+        books: Books,
+    ) -> Self {
         Self {
             probe,
             stage,
@@ -74,7 +90,17 @@ impl Node {
             spool: None,
             lost_reads: 0,
             release: load::kernel_release(),
+            books,
         }
+    }
+
+    /// What a next life goes on from: the end of the last window, and the state then.
+    pub(super) fn books(&self) -> (u64, Vec<u8>) {
+        let state = StageState {
+            attachment: Some(self.books.attachment.clone()),
+            ..self.stage.state()
+        };
+        (self.books.end_ms, state.encode_to_vec())
     }
 
     /// Heartbeats say how this spool is doing.
@@ -337,6 +363,7 @@ impl Node {
         }
         let read = time::monotonic().saturating_sub(begin);
         let lost_reads = std::mem::take(&mut self.lost_reads);
+        self.books.end_ms = closed.window_start_ms + u64::from(closed.window_ms);
         Edge {
             closed,
             events,
@@ -386,6 +413,7 @@ impl Node {
             rss_bytes: own.rss_bytes,
             kernel_memory_bytes: self.probe.size().memory(flows).total_bytes(),
             bpf: (runs != 0).then_some((run_ns, runs)),
+            attachment: self.books.attachment.clone(),
         }
     }
 

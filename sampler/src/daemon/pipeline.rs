@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use sampler_event::{Event, Message};
+use sampler_event::Event;
 use service::{exit, notify::Notifier};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -109,6 +109,11 @@ impl Outlets {
         self.outlet.pulses(events.iter().map(Record::of));
     }
 
+    /// What a next life goes on from, where that is written down.
+    fn books(&self, node: &Node) -> Option<Vec<u8>> {
+        self.outlet.wants_state().then(|| node.books().1)
+    }
+
     fn edge(&mut self, node: &Node, edge: &Edge) {
         for event in &edge.events {
             match event {
@@ -120,11 +125,7 @@ impl Outlets {
         let closed = &edge.closed;
         let end_ms = closed.window_start_ms + u64::from(closed.window_ms);
         let records = edge.events.iter().map(Record::of).collect();
-        let state = self
-            .outlet
-            .wants_state()
-            .then(|| node.stage().state().encode_to_vec());
-        self.outlet.edge(records, end_ms, state);
+        self.outlet.edge(records, end_ms, self.books(node));
         let seen = metrics::Edge {
             lateness: Duration::from_micros(closed.lateness_us),
             read: edge.read,
@@ -182,6 +183,9 @@ impl Outlets {
                         }
                         tracing::info!(changes = changes.len(), "configuration reloaded");
                         self.config_taken(node.config());
+                        // A next life must know the streams that are counted from now on.
+                        self.outlet
+                            .edge(Vec::new(), node.books().0, self.books(node));
                     }
                     Err(error) => self.refuse(&error),
                 }
@@ -225,6 +229,7 @@ pub async fn run(prepared: Prepared) -> Result<(), Failure> {
         spool,
         listener,
         mode,
+        _lock,
     } = prepared;
     let bug = |e: io::Error| Failure::new(exit::BUG, e);
     let mut signals = Signals::new().map_err(bug)?;
@@ -305,7 +310,7 @@ pub async fn run(prepared: Prepared) -> Result<(), Failure> {
         spool.stop().await;
     }
     drop(stop_endpoint);
-    node.probe_mut().detach()?;
+    node.probe_mut().detach();
     let end = end.map_err(|e| Failure::new(exit::BUG, e))?;
     tracing::info!(
         flows_sampled = totals.flows_sampled,

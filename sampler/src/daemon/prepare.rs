@@ -1,21 +1,26 @@
 //! What happens before the runtime starts, on the one thread that has capabilities.
 //!
-//! Order: key and life, the spool, the endpoint's port, the kernel side, then all capabilities are given
-//! up; threads made later never had any.
+//! Order: key and life, the kernel side of the life before if it was kept, the spool, the endpoint's port, a new kernel side if none
+//! was kept, then all capabilities are given up; threads made later never had any.
 
-use std::{fmt, net::TcpListener, path::PathBuf, sync::Arc};
+use std::{fmt, fs::File, net::TcpListener, path::PathBuf, sync::Arc};
 
 use ebpf_abi::hash::key_from_bytes;
 
-use super::{life::Life, node::Node, time};
+use super::{
+    keep::{self, Kept, KernelSide},
+    life::{self, Life},
+    node::{Books, Node},
+    time,
+};
 use service::exit;
 
 use crate::{
     config::{Config, ConfigError, ConfigErrors, key::Key},
     kernel::{cgroup, load, load::KernelError, memory::Size, probe::Probe},
     sink::{KafkaError, KafkaSettings, Ledger, Topics},
-    spool::{DirectoryError, Spool, SpoolSettings},
-    stage::{Stage, window::Identity},
+    spool::{DirectoryError, Reference, ReferenceFiles, Spool, SpoolSettings},
+    stage::{Stage, state::Attachment, window::Identity},
 };
 
 /// How `run` was asked to run.
@@ -75,6 +80,8 @@ pub struct Prepared {
     pub(super) spool: Option<Spool>,
     pub(super) listener: Option<TcpListener>,
     pub(super) mode: Mode,
+    /// Of the state directory.
+    pub(super) _lock: Option<File>,
 }
 
 impl Prepared {
@@ -121,14 +128,18 @@ pub(crate) fn kafka_error(config: &Config, error: KafkaError) -> ConfigError {
 }
 
 /// The spool that a configuration asks for: where events go to brokers, they may have to wait.
-pub(crate) fn spool_settings(config: &Config, instance: u64) -> Option<SpoolSettings> {
+/// `resume`: the cells hold what was counted after the newest reference.
+pub(crate) fn spool_settings(
+    config: &Config,
+    instance: u64,
+    resume: bool,
+) -> Option<SpoolSettings> {
     (!config.kafka.brokers.is_empty()).then(|| SpoolSettings {
         directory: config.spool.directory.clone(),
         max_bytes: config.spool.max_bytes,
         fsync: std::time::Duration::from_millis(config.spool.fsync_ms.into()),
         instance,
-        // What the kernel counted ended with the life before.
-        resume: false,
+        resume,
         faults: None,
     })
 }
@@ -154,7 +165,7 @@ fn no_state(config: &Config, error: std::io::Error) -> Failure {
     Failure::new(
         exit::CONFIG,
         format!(
-            "{place}: state.directory: {directory}: {error} (allowed: a directory that this user may write)"
+            "{place}: state.directory: {directory}: {error} (allowed: a directory that this user may write, used by one sampler)"
         ),
     )
 }
@@ -190,16 +201,17 @@ pub fn prepare(config: Config, mode: Mode, dry_run: bool) -> Result<Prepared, Fa
     if !missing.is_empty() {
         return Err(KernelError::Privilege(missing).into());
     }
-    let (key, key_id, life) = if ad_hoc || dry_run {
+    let (key, key_id, life, lock) = if ad_hoc || dry_run {
         let bytes: [u8; 16] = rand::random();
         let key = Key {
             bytes,
             warning: None,
         };
-        (key.bytes, key.id(), Life::unrecorded())
+        (key.bytes, key.id(), Life::unrecorded(), None)
     } else {
         let state = &config.state.directory;
         std::fs::create_dir_all(state).map_err(|error| no_state(&config, error))?;
+        let lock = life::lock(state).map_err(|error| no_state(&config, error))?;
         let key = config
             .sampling_key()
             .resolve()
@@ -208,65 +220,140 @@ pub fn prepare(config: Config, mode: Mode, dry_run: bool) -> Result<Prepared, Fa
             tracing::warn!("sampling key: {warning}");
         }
         let life = Life::begin(state).map_err(|error| no_state(&config, error))?;
-        (key.bytes, key.id(), life)
+        (key.bytes, key.id(), life, Some(lock))
     };
+    let root = cgroup::mount().ok_or(KernelError::NoCgroup)?;
+    let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+    let size = Size::new(config.streams.len() as u32, cpus);
+    let lasting = !ad_hoc && !dry_run;
+    let newest = lasting.then(|| newest_reference(&config)).flatten();
+    let kept = match lasting {
+        true => Kept::take(),
+        false => Kept::default(),
+    };
+    let wanted = keep::Wanted {
+        size,
+        key_id,
+        cgroup_id: cgroup::cgroup_id(&root, "/"),
+    };
+    let identity = |probe: &Probe| {
+        let hz = measure_hz(probe)?;
+        Some(Identity {
+            node: config.node_name(),
+            site: config.site.clone(),
+            instance: life.instance,
+            previous_instance: life.previous,
+            sampling_key_id: key_id,
+            rtt_source: load::rtt_source(&load::kernel_release()),
+            hz,
+        })
+    };
+    let resumed = kept.resume(newest.as_ref(), wanted, |probe, state| {
+        let entry = |stream| probe.stream(stream);
+        let (slots, window) = (probe.size().slots, probe.window());
+        Stage::resume(identity(probe)?, slots, state, window, &entry, probe)
+    });
+
     let ledger = Arc::new(Ledger::default());
-    let settings = spool_settings(&config, life.instance).filter(|_| !ad_hoc && !dry_run);
+    let settings = spool_settings(&config, life.instance, resumed.is_ok()).filter(|_| lasting);
     let spool = match settings {
         Some(settings) => Spool::start(settings, Arc::clone(&ledger))
             .map(|(spool, ..)| Some(spool))
             .map_err(|error| Failure::new(exit::CONFIG, spool_error(&config, &error)))?,
         None => None,
     };
-    let listener = if ad_hoc || dry_run {
-        None
-    } else {
-        Some(listen(&config)?)
-    };
+    let listener = lasting.then(|| listen(&config)).transpose()?;
 
-    let root = cgroup::mount().ok_or(KernelError::NoCgroup)?;
-    let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
-    let size = Size::new(config.streams.len() as u32, cpus);
-    let probe = Probe::load(size)?;
+    let was_kept = resumed.is_ok();
+    let KernelSide {
+        probe,
+        stage,
+        attachment,
+    } = match resumed {
+        Ok(kernel_side) => kernel_side,
+        Err(reason) => {
+            let probe = Probe::load(size)?;
+            let identity = identity(&probe).ok_or_else(|| {
+                Failure::new(
+                    exit::UNSUPPORTED,
+                    "the kernel's tick rate could not be measured",
+                )
+            })?;
+            let (slots, window_ms) = (size.slots, config.window.length_ms);
+            KernelSide {
+                stage: Stage::new(identity, slots, window_ms, time::now(), &probe),
+                attachment: begin(&probe, life, newest.as_ref(), reason),
+                probe,
+            }
+        }
+    };
     probe.set_key(key_from_bytes(key));
     probe.set_max_sampled_flows(config.sampling.max_sampled_flows);
     probe.set_dry_run(dry_run);
-    let hz = measure_hz(&probe).ok_or_else(|| {
-        Failure::new(
-            exit::UNSUPPORTED,
-            "the kernel's tick rate could not be measured",
-        )
-    })?;
-    let identity = Identity {
-        node: config.node_name(),
-        site: config.site.clone(),
-        instance: life.instance,
-        previous_instance: life.previous,
-        sampling_key_id: key_id,
-        rtt_source: load::rtt_source(&load::kernel_release()),
-        hz,
+    say(&attachment, was_kept);
+    let books = Books {
+        attachment,
+        end_ms: newest.as_ref().map_or(time::now().wall_ms, |n| n.end_ms),
     };
-    let stage = Stage::new(
-        identity,
-        size.slots,
-        config.window.length_ms,
-        time::now(),
-        &probe,
-    );
-    let mut node = Node::new(probe, stage, config, root.clone());
+    let mut node = Node::new(probe, stage, config, root.clone(), books);
     node.apply().map_err(|e| Failure::new(exit::CONFIG, e))?;
-    node.probe_mut().attach(&root)?;
-    load::drop_capabilities().map_err(|e| Failure::new(exit::BUG, e))?;
     if let Some(spool) = &spool {
+        // Before anything is counted or sent: so the newest reference is always of the kernel side in use.
+        let at_risk = newest.map_or(0, |newest| newest.at_risk);
+        let (end_ms, state) = node.books();
+        if !spool.note(spool.reference(end_ms, at_risk, state)) {
+            tracing::warn!("the spool's disk takes no reference: a restart may not count on");
+        }
         node.set_spool(spool.clone());
     }
+    node.probe_mut().attach(&root)?;
+    if spool.is_some() && !was_kept {
+        keep::hand_over(node.probe());
+    }
+    load::drop_capabilities().map_err(|e| Failure::new(exit::BUG, e))?;
     Ok(Prepared {
         node,
         ledger,
         spool,
         listener,
         mode,
+        _lock: lock,
     })
+}
+
+/// The end of the last window that was written down, of whatever life. Reading changes nothing: the spool may be another daemon's.
+fn newest_reference(config: &Config) -> Option<Reference> {
+    let some = !config.kafka.brokers.is_empty();
+    some.then(|| ReferenceFiles::open(&config.spool.directory).1)?
+}
+
+/// A kernel side that is to be attached now; `reason`: why that of the life before does not go on.
+fn begin(probe: &Probe, life: Life, newest: Option<&Reference>, reason: String) -> Attachment {
+    let now_ms = time::now().wall_ms;
+    let first = life.previous == 0 && newest.is_none();
+    Attachment {
+        cells_id: probe.cells_id(),
+        attached_ms: now_ms,
+        uncounted_ms: newest.map_or(0, |newest| now_ms.saturating_sub(newest.end_ms)),
+        uncounted_reason: if first { String::new() } else { reason },
+    }
+}
+
+fn say(attachment: &Attachment, was_kept: bool) {
+    let Attachment {
+        attached_ms,
+        uncounted_ms,
+        uncounted_reason,
+        ..
+    } = attachment;
+    if was_kept {
+        tracing::info!(attached_ms, "the kernel side was kept: it counts on");
+    } else if !uncounted_reason.is_empty() {
+        tracing::warn!(
+            uncounted_ms,
+            "not counted since the last window of the life before: {uncounted_reason}"
+        );
+    }
 }
 
 /// Two walks, 200 ms apart, give two pairs of clocks.

@@ -61,6 +61,19 @@ pub enum KernelError {
         /// What it said in full; empty if that was all.
         log: String,
     },
+    /// A link that was kept is attached to another cgroup, or to none.
+    #[error("its program is not attached at the root of the cgroups")]
+    Elsewhere,
+    /// A map is not of the size that this binary reads.
+    #[error("the map {map} has {found}, not {expected}")]
+    Shape {
+        /// Its name.
+        map: &'static str,
+        /// What it is.
+        found: String,
+        /// What it must be.
+        expected: String,
+    },
     /// The object in this binary does not fit this binary.
     #[error("the built-in kernel side lacks {0}")]
     Object(&'static str),
@@ -71,7 +84,7 @@ impl KernelError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Privilege(_) => service::exit::NO_PRIVILEGE,
-            Self::Object(_) => service::exit::BUG,
+            Self::Object(_) | Self::Shape { .. } | Self::Elsewhere => service::exit::BUG,
             _ => service::exit::UNSUPPORTED,
         }
     }

@@ -6,4 +6,6 @@ pub mod iterator;
 pub mod load;
 pub mod mapped;
 pub mod memory;
+pub mod parts;
 pub mod probe;
+pub mod sys;

@@ -5,10 +5,10 @@ use std::{fs::File, os::fd::AsFd, path::Path, sync::atomic::Ordering};
 use aya::{
     Btf as AyaBtf, Ebpf,
     maps::{Map, MapData},
-    programs::{CgroupAttachMode, Iter, SockOps, sock_ops::SockOpsLinkId},
+    programs::{Iter, SockOps},
 };
 use ebpf_abi::{
-    cells::{Cell, Extremes},
+    cells::{Cell, Extremes, MAX_SHARDS},
     control::{Control, Report, Slot},
     hash::Key,
     rules::{EXACT_SLOTS, ExactEntry, List, MAX_LISTS, MAX_STREAMS, PORTS, StreamEntry},
@@ -16,25 +16,22 @@ use ebpf_abi::{
 };
 
 use super::{
-    iterator::Iterator,
+    iterator,
     load::{self, KernelError},
     mapped::Mapped,
     memory::Size,
+    parts::{self, Parts, link, map, program},
+    sys,
 };
 use crate::{
     rules::KernelRules,
     stage::{Kernel, counts::Cells, streams::Order},
 };
 
-/// Names of programs and maps in the object.
-mod name {
-    pub const PICK_AND_FOLD: &str = "flowvitals";
-    pub const WALK: &str = "walk";
-    pub const FOLD_OPEN: &str = "fold_open";
-    pub const FLOWS: &str = "FLOWS";
-}
+/// The socket storage in the object.
+const FLOWS: &str = "FLOWS";
 
-/// Everything of the kernel side that this process holds. Dropping it detaches.
+/// Everything of the kernel side that this process holds. Dropping it detaches, unless somebody else holds the link too.
 pub struct Probe {
     size: Size,
     control: Mapped<Control>,
@@ -45,49 +42,73 @@ pub struct Probe {
     streams: Mapped<StreamEntry>,
     slots: Mapped<Slot>,
     cells: Mapped<Cell>,
-    walk: Iterator,
-    fold: Iterator,
-    link: Option<SockOpsLinkId>,
-    ebpf: Ebpf,
+    parts: Parts,
 }
 
-fn map<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a MapData, KernelError> {
+fn map_data<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a MapData, KernelError> {
     match ebpf.map(name) {
         Some(Map::Array(data) | Map::SkStorage(data)) => Ok(data),
         _ => Err(KernelError::Object(name)),
     }
 }
 
-fn mapped<T: Copy>(ebpf: &Ebpf, name: &'static str, len: usize) -> Result<Mapped<T>, KernelError> {
-    Mapped::new(map(ebpf, name)?.fd(), len).map_err(|e| KernelError::refused(name, e))
+/// Maps an array of `len` elements of `T`, which it must be.
+fn array<T: Copy>(parts: &Parts, name: &'static str, len: usize) -> Result<Mapped<T>, KernelError> {
+    let fd = parts.get(name)?;
+    let refused = |e| KernelError::refused(name, e);
+    let shape = sys::map_shape(fd).map_err(refused)?;
+    let described = |name: &str, bytes: u32, entries: usize| {
+        format!("{entries} values of {bytes} bytes and the name {name}")
+    };
+    let found = described(&shape.name, shape.value_bytes, shape.max_entries as usize);
+    let expected = described(name, size_of::<T>() as u32, len);
+    if found != expected {
+        return Err(KernelError::Shape {
+            map: name,
+            found,
+            expected,
+        });
+    }
+    Mapped::new(fd, len).map_err(refused)
 }
 
-fn iterator(
+/// How large the kernel side was made.
+fn size_of_parts(parts: &Parts) -> Result<Size, KernelError> {
+    let entries = |name| {
+        let shape = sys::map_shape(parts.get(name)?).map_err(|e| KernelError::refused(name, e))?;
+        Ok::<_, KernelError>(shape.max_entries)
+    };
+    let (slots, cells) = (entries(map::SLOTS)?, entries(map::CELLS)?);
+    let shards = cells / slots.max(1);
+    // What is no product of both is found to be of a wrong shape.
+    let shards = shards.clamp(1, MAX_SHARDS);
+    Ok(Size { slots, shards })
+}
+
+/// Loads an iterator program and attaches it.
+fn load_iterator(
     ebpf: &mut Ebpf,
     btf: &AyaBtf,
-    program: &'static str,
+    name: &'static str,
     target: &str,
     over: Option<&'static str>,
-) -> Result<Iterator, KernelError> {
+    link: &'static str,
+    parts: &mut Parts,
+) -> Result<(), KernelError> {
     let iter: &mut Iter = ebpf
-        .program_mut(program)
+        .program_mut(name)
         .and_then(|p| p.try_into().ok())
-        .ok_or(KernelError::Object(program))?;
+        .ok_or(KernelError::Object(name))?;
     iter.load(target, btf)
-        .map_err(|e| KernelError::refused(program, e))?;
-    let fd = iter.fd().map_err(|e| KernelError::refused(program, e))?;
-    let fd = fd
-        .try_clone()
-        .map_err(|e| KernelError::refused(program, e))?;
-    let over = over.map(|name| map(ebpf, name)).transpose()?;
-    Iterator::attach(fd.as_fd(), over.map(|data| data.fd().as_fd()))
-        .map_err(|e| KernelError::refused(program, e))
-}
-
-fn sock_ops(ebpf: &mut Ebpf) -> Result<&mut SockOps, KernelError> {
-    ebpf.program_mut(name::PICK_AND_FOLD)
-        .and_then(|p| p.try_into().ok())
-        .ok_or(KernelError::Object(name::PICK_AND_FOLD))
+        .map_err(|e| KernelError::refused(name, e))?;
+    let fd = iter.fd().map_err(|e| KernelError::refused(name, e))?;
+    let fd = fd.as_fd().try_clone_to_owned();
+    let fd = fd.map_err(|e| KernelError::refused(name, e))?;
+    let over = over.map(|map| map_data(ebpf, map)).transpose()?;
+    let attached = sys::attach_iterator(&fd, over.map(|data| data.fd().as_fd()));
+    parts.add(link, attached.map_err(|e| KernelError::refused(name, e))?);
+    parts.add(name, fd);
+    Ok(())
 }
 
 /// Run time in ns and runs of a program since it was loaded; zeros unless the kernel measures
@@ -110,60 +131,104 @@ impl Probe {
     /// See [`KernelError`].
     pub fn load(size: Size) -> Result<Self, KernelError> {
         let (mut ebpf, btf) = load::load(size)?;
-        let walk = iterator(
+        let mut parts = Parts::default();
+        load_iterator(
             &mut ebpf,
             &btf,
-            name::WALK,
+            program::WALK,
             "bpf_sk_storage_map",
-            Some(name::FLOWS),
+            Some(FLOWS),
+            link::WALK,
+            &mut parts,
         )?;
-        let fold = iterator(&mut ebpf, &btf, name::FOLD_OPEN, "tcp", None)?;
-        sock_ops(&mut ebpf)?
-            .load()
-            .map_err(|e| KernelError::refused("the sock_ops program", e))?;
+        load_iterator(
+            &mut ebpf,
+            &btf,
+            program::FOLD_OPEN,
+            "tcp",
+            None,
+            link::FOLD_OPEN,
+            &mut parts,
+        )?;
+        let sock_ops: &mut SockOps = ebpf
+            .program_mut(program::PICK_AND_FOLD)
+            .and_then(|p| p.try_into().ok())
+            .ok_or(KernelError::Object(program::PICK_AND_FOLD))?;
+        let refused = |e| KernelError::refused("the sock_ops program", e);
+        sock_ops.load().map_err(refused)?;
+        let fd = sock_ops.fd().map_err(refused)?.as_fd();
+        let copy = |fd: std::os::fd::BorrowedFd<'_>, name| {
+            let copied = fd.try_clone_to_owned();
+            copied.map_err(|e| KernelError::refused(name, e))
+        };
+        parts.add(program::PICK_AND_FOLD, copy(fd, program::PICK_AND_FOLD)?);
+        for name in parts::MAPS {
+            parts.add(name, copy(map_data(&ebpf, name)?.fd().as_fd(), name)?);
+        }
+        Self::over(parts)
+    }
+
+    /// Takes over a kernel side that another process has loaded, and attached to this cgroup. Every map must be just what this
+    /// binary reads: whose version of the contract it is must be known before.
+    ///
+    /// # Errors
+    /// See [`KernelError`].
+    pub fn take_over(parts: Parts, cgroup_id: Option<u64>) -> Result<Self, KernelError> {
+        let attached = sys::cgroup_of_link(parts.get(link::CGROUP)?)
+            .map_err(|e| KernelError::refused(link::CGROUP, e))?;
+        if attached.is_none() || attached != cgroup_id {
+            return Err(KernelError::Elsewhere);
+        }
+        Self::over(parts)
+    }
+
+    fn over(parts: Parts) -> Result<Self, KernelError> {
+        let size = size_of_parts(&parts)?;
         let cells = size.slots as usize * size.shards as usize;
         Ok(Self {
             size,
-            control: mapped(&ebpf, "CONTROL", 1)?,
-            report: mapped(&ebpf, "REPORT", 1)?,
-            exact: mapped(&ebpf, "EXACT", 2 * EXACT_SLOTS)?,
-            port_targets: mapped(&ebpf, "PORT_TARGETS", 2 * PORTS)?,
-            lists: mapped(&ebpf, "LISTS", 2 * MAX_LISTS)?,
-            streams: mapped(&ebpf, "STREAMS", MAX_STREAMS)?,
-            slots: mapped(&ebpf, "SLOTS", size.slots as usize)?,
-            cells: mapped(&ebpf, "CELLS", cells)?,
-            walk,
-            fold,
-            link: None,
-            ebpf,
+            control: array(&parts, map::CONTROL, 1)?,
+            report: array(&parts, map::REPORT, 1)?,
+            exact: array(&parts, map::EXACT, 2 * EXACT_SLOTS)?,
+            port_targets: array(&parts, map::PORT_TARGETS, 2 * PORTS)?,
+            lists: array(&parts, map::LISTS, 2 * MAX_LISTS)?,
+            streams: array(&parts, map::STREAMS, MAX_STREAMS)?,
+            slots: array(&parts, map::SLOTS, size.slots as usize)?,
+            cells: array(&parts, map::CELLS, cells)?,
+            parts,
         })
     }
 
-    /// Starts to see connections of everything below a cgroup.
+    /// Starts to see connections of everything below a cgroup; nothing is done where that is so already.
     ///
     /// # Errors
     /// See [`KernelError`].
     pub fn attach(&mut self, cgroup: &Path) -> Result<(), KernelError> {
+        if self.parts.get(link::CGROUP).is_ok() {
+            return Ok(());
+        }
         let file = File::open(cgroup).map_err(|e| KernelError::refused("the cgroup", e))?;
-        // With links (kernel 5.7 and later) `Single` still lets others attach beside us.
-        let link = sock_ops(&mut self.ebpf)?
-            .attach(file, CgroupAttachMode::Single)
+        let attached = sys::attach_to_cgroup(self.parts.get(program::PICK_AND_FOLD)?, file)
             .map_err(|e| KernelError::refused("the attach to the cgroup", e))?;
-        self.link = Some(link);
+        self.parts.add(link::CGROUP, attached);
         Ok(())
     }
 
-    /// Stops to see anything; what was counted stays readable.
-    ///
-    /// # Errors
-    /// See [`KernelError`].
-    pub fn detach(&mut self) -> Result<(), KernelError> {
-        let Some(link) = self.link.take() else {
-            return Ok(());
-        };
-        sock_ops(&mut self.ebpf)?
-            .detach(link)
-            .map_err(|e| KernelError::refused("the detach", e))
+    /// Stops to see anything, unless somebody else holds the link too; what was counted stays readable.
+    pub fn detach(&mut self) {
+        self.parts.remove(link::CGROUP);
+    }
+
+    /// All descriptors.
+    pub fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// The kernel's id of the cells: no other kernel side of this boot has it.
+    pub fn cells_id(&self) -> u32 {
+        let cells = self.parts.get(map::CELLS).ok();
+        let shape = cells.and_then(|cells| sys::map_shape(cells).ok());
+        shape.map_or(0, |shape| shape.id)
     }
 
     /// How large it was made.
@@ -171,13 +236,24 @@ impl Probe {
         self.size
     }
 
+    /// Number of the window that it counts for.
+    pub fn window(&self) -> u32 {
+        let at = std::mem::offset_of!(Control, window);
+        self.control.word32(0, at).load(Ordering::SeqCst)
+    }
+
+    /// Where a stream's new flows go.
+    pub fn stream(&self, stream: u32) -> StreamEntry {
+        self.streams.read(stream as usize)
+    }
+
     /// [`program_cost`] of each program, by name.
     pub fn costs(&self) -> Vec<(String, u64, u64)> {
-        let cost = |(name, program): (&'_ str, &aya::programs::Program)| {
-            let (run_ns, runs) = program_cost(program.fd().ok()?)?;
+        let cost = |name: &'static str| {
+            let (run_ns, runs) = program_cost(self.parts.get(name).ok()?)?;
             Some((name.to_owned(), run_ns, runs))
         };
-        self.ebpf.programs().filter_map(cost).collect()
+        parts::PROGRAMS.into_iter().filter_map(cost).collect()
     }
 
     /// Sets the sampling key; only before the attach, or the same flows change sides.
@@ -231,7 +307,7 @@ impl Probe {
     pub fn walk(&self, records: &mut Vec<WalkRecord>) -> std::io::Result<()> {
         const RECORD: usize = size_of::<WalkRecord>();
         let mut bytes = Vec::with_capacity(records.capacity() * RECORD);
-        let result = self.walk.run(&mut bytes);
+        let result = self.run(link::WALK, &mut bytes);
         records.extend(bytes.chunks_exact(RECORD).map(|chunk| {
             // SAFETY: as many bytes as a record has, of which every pattern is one; unaligned.
             unsafe { chunk.as_ptr().cast::<WalkRecord>().read_unaligned() }
@@ -245,7 +321,12 @@ impl Probe {
     /// # Errors
     /// What the kernel answers.
     pub fn fold(&self) -> std::io::Result<()> {
-        self.fold.run(&mut Vec::new())
+        self.run(link::FOLD_OPEN, &mut Vec::new())
+    }
+
+    fn run(&self, link: &'static str, output: &mut Vec<u8>) -> std::io::Result<()> {
+        let link = self.parts.get(link).map_err(std::io::Error::other)?;
+        iterator::run(link, output)
     }
 }
 
@@ -298,6 +379,13 @@ impl Kernel for Probe {
 
     fn obey(&self, order: &Order) {
         match order {
+            Order::Begin(slot, setting) => {
+                for shard in 0..self.size.shards {
+                    let cell = slot * self.size.shards + shard;
+                    self.cells.write(cell as usize, &Cell::EMPTY);
+                }
+                self.slots.write(*slot as usize, setting);
+            }
             Order::Slot(slot, setting) => self.slots.write(*slot as usize, setting),
             Order::Stream(stream, entry) => self.streams.write(*stream as usize, entry),
         }

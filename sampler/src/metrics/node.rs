@@ -153,6 +153,16 @@ pub fn status_families(status: &NodeStatus) -> Vec<Family> {
             degraded as f64,
         ),
         gauge(
+            "flowvitals_attached_timestamp_seconds",
+            "Since when the kernel side counts, Unix time; it can outlive the daemon.",
+            beat.attached_ms as f64 / 1e3,
+        ),
+        gauge(
+            "flowvitals_uncounted_seconds",
+            "Time before that in which nobody counted: since the last window of the life before. The heartbeat says why.",
+            beat.uncounted_ms as f64 / 1e3,
+        ),
+        gauge(
             "flowvitals_clock_synchronised",
             "1 if the kernel says that the wall clock is synchronised.",
             f64::from(u8::from(beat.clock_synchronised)),

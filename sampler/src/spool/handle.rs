@@ -7,9 +7,9 @@
 use std::path::PathBuf;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 use tracing::{info, warn};
 
 use super::dead_letter::DeadLetters;
@@ -167,6 +167,21 @@ impl Spool {
             state,
             // Known when its records are written.
             end: SpoolId::default(),
+        }
+    }
+
+    /// Writes a reference alone, and waits for it as long as for a batch. False: the disk did not take it in time.
+    pub fn note(&self, reference: Reference) -> bool {
+        let (_, mut answer) = self.append(Batch::default(), Some(reference));
+        let begin = Instant::now();
+        loop {
+            match answer.try_recv() {
+                Ok(written) => return written.is_ok(),
+                Err(TryRecvError::Empty) if begin.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(_) => return false,
+            }
         }
     }
 

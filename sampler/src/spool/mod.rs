@@ -49,7 +49,7 @@ pub use directory::DirectoryError;
 pub use faults::Faults;
 pub use handle::{PATIENCE, Replayed, Spool, SpoolSettings};
 pub use inspect::{Inspection, inspect};
-pub use reference::Reference;
+pub use reference::{Reference, ReferenceFiles, boot_id};
 pub use room::{expected_bytes_per_s, expected_room};
 pub use segments::SpoolId;
 pub use status::SpoolStatus;

@@ -1,6 +1,8 @@
 //! Which window is it? Edges lie on multiples of the window length of the wall clock; the length
 //! of a window is measured on the monotonic one.
 
+use super::state::ClockBooks;
+
 /// Both clocks at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
@@ -63,6 +65,30 @@ impl WindowClock {
         };
         clock.begin(now);
         clock
+    }
+
+    /// The clock of an earlier life of this boot: to the windows, the time between two lives is as that of a suspended process.
+    pub(super) fn resume(books: &ClockBooks) -> Option<Self> {
+        let some = books.window_ms != 0 && books.running_ms != 0;
+        some.then_some(Self {
+            window_ms: books.window_ms,
+            running_ms: books.running_ms,
+            start_wall_ms: books.start_wall_ms,
+            start_us: books.start_us,
+            edge_us: books.edge_us,
+            offset_ms: books.offset_ms,
+        })
+    }
+
+    pub(super) fn books(&self) -> ClockBooks {
+        ClockBooks {
+            window_ms: self.window_ms,
+            running_ms: self.running_ms,
+            start_wall_ms: self.start_wall_ms,
+            start_us: self.start_us,
+            edge_us: self.edge_us,
+            offset_ms: self.offset_ms,
+        }
     }
 
     fn begin(&mut self, now: Now) {
@@ -184,6 +210,18 @@ mod tests {
             clock.close(now(32_000, 1_032_000)).window_start_ms,
             1_031_000
         );
+    }
+
+    #[test]
+    fn the_time_between_two_lives_is_in_one_long_window() {
+        let mut first = WindowClock::new(1000, now(0, 1_000_000));
+        first.close(now(1_000, 1_001_000));
+        let mut second = WindowClock::resume(&first.books()).expect("books");
+        let long = second.close(now(5_300, 1_005_300));
+        assert_eq!((long.window_start_ms, long.observed_ms), (1_001_000, 4_300));
+        assert_eq!((long.missed_edges, long.clock_step_ms), (3, 0));
+        assert!(long.is_late());
+        assert!(WindowClock::resume(&ClockBooks::default()).is_none());
     }
 
     #[test]

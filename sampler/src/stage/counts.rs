@@ -16,7 +16,8 @@ pub trait Cells {
     fn extremes(&self, slot: u32, window: u32) -> Extremes;
 }
 
-const WORDS: usize = size_of::<Cell>() / 8;
+/// Words of a cell.
+pub(super) const WORDS: usize = size_of::<Cell>() / 8;
 const COUNTERS: usize = offset_of!(Cell, counters) / 8;
 const DISTINCT: usize = offset_of!(Cell, distinct) / 8;
 const GROUPS_AT: usize = offset_of!(Cell, groups) / 8;
@@ -32,6 +33,14 @@ pub struct Counts(Box<[u64]>);
 impl Default for Counts {
     fn default() -> Self {
         Self(vec![0; WORDS].into())
+    }
+}
+
+/// From as many words as a cell has.
+impl From<Vec<u64>> for Counts {
+    fn from(words: Vec<u64>) -> Self {
+        debug_assert_eq!(words.len(), WORDS);
+        Self(words.into())
     }
 }
 

@@ -6,6 +6,7 @@ use sampler_event::{LifeCycle, NamespaceCounters, NodeHeartbeat, StreamState};
 use crate::{laws, sink::Totals};
 
 use super::{
+    state::Attachment,
     streams::Streams,
     window::{Frame, Identity},
 };
@@ -43,9 +44,11 @@ pub struct Outside {
     pub kernel_memory_bytes: u64,
     /// Run time and runs of the programs, if the kernel measures them.
     pub bpf: Option<(u64, u64)>,
+    /// Since when the kernel side counts, and what was not counted before.
+    pub attachment: Attachment,
 }
 
-/// Totals over the life of the daemon; their laws are in [`laws`].
+/// Totals: of flows since the kernel side was attached, of events over the life of the daemon; their laws are in [`laws`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FlowTotals {
     /// Chosen by the hash.
@@ -54,6 +57,8 @@ pub struct FlowTotals {
     pub flows_sampled: u64,
     /// Refused at a bound.
     pub flows_refused: u64,
+    /// Refused in earlier lives.
+    pub refused_earlier: u64,
     /// Found open at start.
     pub flows_picked_up: u64,
     /// Ended.
@@ -117,7 +122,8 @@ pub fn close(
 ) -> NodeHeartbeat {
     ledger.clock_step_ms += frame.closed.clock_step_ms;
     ledger.events_produced += 1;
-    ledger.flows_refused = streams.streams().iter().map(|s| s.lost_flows).sum();
+    let refused: u64 = streams.streams().iter().map(|s| s.lost_flows).sum();
+    ledger.flows_refused = ledger.refused_earlier + refused;
     let events = outside.events;
     // Those of this window are on their way to the sink.
     let handing_over = ledger.events_produced.saturating_sub(events.produced);
@@ -210,5 +216,8 @@ pub fn close(
         spool_bytes: outside.spool_bytes,
         spool_age_ms: outside.spool_age_ms,
         broken_laws,
+        attached_ms: outside.attachment.attached_ms,
+        uncounted_ms: outside.attachment.uncounted_ms,
+        uncounted_reason: outside.attachment.uncounted_reason.clone(),
     }
 }

@@ -19,7 +19,7 @@ mod unseen;
 pub mod walk;
 pub mod window;
 
-use ebpf_abi::walk::WalkRecord;
+use ebpf_abi::{rules::StreamEntry, walk::WalkRecord};
 use sampler_event::{Event, LifeCycle};
 
 use self::{
@@ -96,6 +96,32 @@ impl Stage {
         }
     }
 
+    /// Goes on where an earlier life stopped, with its books and the kernel side that counted on: `entry` is where a stream's new
+    /// flows go, `window` the number of the window that it counts for. `None`: the books do not fit it.
+    pub fn resume(
+        identity: Identity,
+        slots: u32,
+        state: &StageState,
+        window: u32,
+        entry: &dyn Fn(u32) -> StreamEntry,
+        kernel: &impl Kernel,
+    ) -> Option<Self> {
+        let now = |slot| Counts::read_all(kernel, slot);
+        let clock = state.clock.as_ref()?;
+        Some(Self {
+            identity,
+            streams: Streams::resume(slots, state, entry, &now)?,
+            ledger: state.totals()?,
+            walks: Walks::resume(clock.start_us),
+            unseen: Unseen::default(),
+            clock: WindowClock::resume(clock)?,
+            pulses: Vec::new(),
+            number: window,
+            skipped: 0,
+            life_cycle: LifeCycle::Start,
+        })
+    }
+
     /// Makes the streams those of a configuration; the order in which they are to be used as
     /// rules is that of `wanted`.
     pub fn apply(
@@ -106,11 +132,7 @@ impl Stage {
         kernel: &impl Kernel,
     ) -> Vec<(String, StreamsError)> {
         let mut orders = Vec::new();
-        let failed = self.streams.apply(
-            wanted,
-            &mut |slot| Counts::read_all(kernel, slot),
-            &mut orders,
-        );
+        let failed = self.streams.apply(wanted, &mut orders);
         for order in &orders {
             kernel.obey(order);
         }
@@ -158,10 +180,10 @@ impl Stage {
     /// What a new life would go on from: the state at the end of the last window.
     pub fn state(&self) -> StageState {
         StageState::of(
-            self.number,
             &self.ledger,
-            self.streams.streams(),
-            self.streams.epochs(),
+            &self.streams,
+            self.clock.books(),
+            self.identity.sampling_key_id,
         )
     }
 
@@ -252,12 +274,9 @@ impl Stage {
         let walks = &mut self.walks;
         self.streams.retire(|slot| walks.forget(slot));
         let mut orders = Vec::new();
-        let adapted = self.streams.adapt(
-            kernel.flows_open(),
-            max_flows,
-            &mut |slot| Counts::read_all(kernel, slot),
-            &mut orders,
-        );
+        let adapted = self
+            .streams
+            .adapt(kernel.flows_open(), max_flows, &mut orders);
         for order in &orders {
             kernel.obey(order);
         }

@@ -95,7 +95,7 @@ mod tests {
             rtt_slow_us: 200_000,
             labels: Default::default(),
         };
-        streams.apply(&[wanted], &mut |_| Counts::default(), &mut Vec::new());
+        streams.apply(&[wanted], &mut Vec::new());
         let memory = Memory::default();
         let identity = Identity {
             node: "n".into(),

@@ -1,15 +1,17 @@
 //! The window stage's state at the end of a window: what a new life of the daemon needs to go on counting.
 //!
 //! Input: streams, epochs, totals. Output: protobuf bytes, kept by the spool as its reference; and back.
-//! Counts are cumulative and sparse: pairs of (words left out, value), so that an idle stream costs a few bytes. A layout of other cells
-//! is not read as ours: `abi_version` stands in front.
+//! Counts are cumulative and sparse: pairs of (words left out, value), so that an idle stream costs a few bytes. Cells of another layout
+//! are not read as ours (`abi_version`), nor those of another kernel side (`attachment`). Sequences are not among it: each life counts
+//! its own from 0.
 //! Limits: about 2 KiB for a slot with a full histogram.
 
 use prost::Message;
 
 use super::{
+    counts::{self, Counts},
     heartbeat::FlowTotals,
-    streams::{Epoch, Stream},
+    streams::{Epoch, Stream, Streams},
 };
 
 /// State of the stage.
@@ -18,16 +20,7 @@ pub struct StageState {
     /// Version of the contract with the kernel side.
     #[prost(uint32, tag = "1")]
     pub abi_version: u32,
-    /// The kernel side's number of the next window.
-    #[prost(uint32, tag = "2")]
-    pub window_number: u32,
-    /// Sequence of the next heartbeat.
-    #[prost(uint64, tag = "3")]
-    pub next_sequence: u64,
-    /// Steps of the wall clock.
-    #[prost(sint64, tag = "4")]
-    pub clock_step_ms: i64,
-    /// Cumulative flows: selected, sampled, picked up, closed.
+    /// Cumulative flows: selected, sampled, picked up, closed, refused.
     #[prost(uint64, repeated, tag = "5")]
     pub flows: Vec<u64>,
     /// Streams, by id.
@@ -36,6 +29,58 @@ pub struct StageState {
     /// Slots in use.
     #[prost(message, repeated, tag = "7")]
     pub slots: Vec<SlotBooks>,
+    /// The running window.
+    #[prost(message, optional, tag = "8")]
+    pub clock: Option<ClockBooks>,
+    /// Rates are divided by 2 to this power.
+    #[prost(uint32, tag = "9")]
+    pub halvings: u32,
+    /// Id of the sampling key.
+    #[prost(fixed32, tag = "10")]
+    pub key_id: u32,
+    /// The kernel side whose counts these are.
+    #[prost(message, optional, tag = "11")]
+    pub attachment: Option<Attachment>,
+}
+
+/// A kernel side, from its attach on. It can outlive the daemon.
+#[derive(Clone, PartialEq, Message)]
+pub struct Attachment {
+    /// The kernel's id of its cells.
+    #[prost(uint32, tag = "1")]
+    pub cells_id: u32,
+    /// When it was attached, Unix time.
+    #[prost(uint64, tag = "2")]
+    pub attached_ms: u64,
+    /// Time before it in which nobody counted, ms: since the last window of the life before. 0: none, or not known.
+    #[prost(uint64, tag = "3")]
+    pub uncounted_ms: u64,
+    /// Why; empty where no life was before.
+    #[prost(string, tag = "4")]
+    pub uncounted_reason: String,
+}
+
+/// The clock of windows. Times as in [`WindowClock`](super::clock::WindowClock): the monotonic ones hold for one boot.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct ClockBooks {
+    /// Length of windows.
+    #[prost(uint32, tag = "1")]
+    pub window_ms: u32,
+    /// Length of the running one.
+    #[prost(uint32, tag = "2")]
+    pub running_ms: u32,
+    /// Its begin, Unix time.
+    #[prost(uint64, tag = "3")]
+    pub start_wall_ms: u64,
+    /// Its begin, monotonic.
+    #[prost(uint64, tag = "4")]
+    pub start_us: u64,
+    /// Its end, monotonic.
+    #[prost(uint64, tag = "5")]
+    pub edge_us: u64,
+    /// Wall clock less monotonic clock.
+    #[prost(sint64, tag = "6")]
+    pub offset_ms: i64,
 }
 
 /// A stream.
@@ -44,18 +89,12 @@ pub struct StreamBooks {
     /// Its name.
     #[prost(string, tag = "1")]
     pub name: String,
-    /// Sequence of its next window.
-    #[prost(uint64, tag = "2")]
-    pub next_sequence: u64,
-    /// Sequence of its next pulse.
-    #[prost(uint64, tag = "3")]
-    pub next_pulse_sequence: u64,
-    /// Cumulative: flows refused.
-    #[prost(uint64, tag = "4")]
-    pub lost_flows: u64,
-    /// Cumulative: reads that failed.
-    #[prost(uint64, tag = "5")]
-    pub lost_reads: u64,
+    /// Number of its next rate.
+    #[prost(uint32, tag = "6")]
+    pub next_epoch: u32,
+    /// RTT samples above this are slow.
+    #[prost(uint32, tag = "7")]
+    pub rtt_slow_us: u32,
 }
 
 /// A slot: one stream at one rate.
@@ -73,48 +112,33 @@ pub struct SlotBooks {
     /// Its threshold.
     #[prost(fixed64, tag = "4")]
     pub threshold: u64,
-    /// New flows come here.
-    #[prost(bool, tag = "5")]
-    pub admits: bool,
     /// Flows that ended unseen.
     #[prost(uint64, tag = "6")]
     pub ended_unseen: u64,
     /// Words of the cell at the end of the window: how many zeros come first, and the word, in turn.
     #[prost(uint64, repeated, tag = "7")]
     pub words: Vec<u64>,
-    /// Stalled time of the walk by group, none if it is all zero.
-    #[prost(uint64, repeated, tag = "8")]
-    pub walked_us: Vec<u64>,
 }
 
 impl StreamBooks {
-    pub(super) fn of(stream: &Stream) -> Self {
+    fn of(stream: &Stream) -> Self {
         Self {
             name: stream.wanted.name.clone(),
-            next_sequence: stream.next_sequence,
-            next_pulse_sequence: stream.next_pulse_sequence,
-            lost_flows: stream.lost_flows,
-            lost_reads: stream.lost_reads,
+            next_epoch: stream.next_epoch(),
+            rtt_slow_us: stream.wanted.rtt_slow_us,
         }
     }
 }
 
 impl SlotBooks {
-    pub(super) fn of(epoch: &Epoch) -> Self {
-        let idle = epoch.walked_us.iter().all(|us| *us == 0);
+    fn of(epoch: &Epoch) -> Self {
         Self {
             slot: epoch.slot,
             stream: epoch.stream as u32,
             rate_epoch: epoch.rate_epoch,
             threshold: epoch.threshold,
-            admits: epoch.admits,
             ended_unseen: epoch.ended_unseen,
             words: sparse(epoch.counted.words()),
-            walked_us: if idle {
-                Vec::new()
-            } else {
-                epoch.walked_us.to_vec()
-            },
         }
     }
 
@@ -130,29 +154,51 @@ impl SlotBooks {
         }
         Some(words)
     }
+
+    pub(super) fn counted(&self) -> Option<Counts> {
+        self.words(counts::WORDS).map(Counts::from)
+    }
 }
 
 impl StageState {
     pub(super) fn of(
-        number: u32,
         totals: &FlowTotals,
-        streams: &[Stream],
-        epochs: &[Epoch],
+        streams: &Streams,
+        clock: ClockBooks,
+        key_id: u32,
     ) -> Self {
         Self {
             abi_version: ebpf_abi::ABI_VERSION,
-            window_number: number,
-            next_sequence: totals.next_sequence,
-            clock_step_ms: totals.clock_step_ms,
             flows: vec![
                 totals.flows_selected,
                 totals.flows_sampled,
                 totals.flows_picked_up,
                 totals.flows_closed,
+                totals.flows_refused,
             ],
-            streams: streams.iter().map(StreamBooks::of).collect(),
-            slots: epochs.iter().map(SlotBooks::of).collect(),
+            streams: streams.streams().iter().map(StreamBooks::of).collect(),
+            slots: streams.epochs().iter().map(SlotBooks::of).collect(),
+            clock: Some(clock),
+            halvings: streams.halvings(),
+            key_id,
+            attachment: None,
         }
+    }
+
+    /// Totals as far as they are the kernel side's and not a life's.
+    pub(super) fn totals(&self) -> Option<FlowTotals> {
+        let [selected, sampled, picked_up, closed, refused] = self.flows[..] else {
+            return None;
+        };
+        Some(FlowTotals {
+            flows_selected: selected,
+            flows_sampled: sampled,
+            flows_picked_up: picked_up,
+            flows_closed: closed,
+            flows_refused: refused,
+            refused_earlier: refused,
+            ..FlowTotals::default()
+        })
     }
 }
 

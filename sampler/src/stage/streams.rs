@@ -3,7 +3,7 @@
 //! A flow keeps the rate it was admitted under. So a new rate is a new epoch with a slot of its
 //! own; the old slot lives on until its last flow has closed. A stream that is taken away
 //! leaves its slots closing: the kernel side closes their flows out, folded, at their next
-//! callback. Stream ids and names are never given to another stream in one life of the daemon,
+//! callback. Stream ids and names are never given to another stream in one life of the kernel side,
 //! so that its sequences go on if it comes back.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,11 @@ use ebpf_abi::{
     rules::{MAX_STREAMS, StreamEntry},
 };
 
-use super::{counts::Counts, unseen};
+use super::{
+    counts::Counts,
+    state::{StageState, StreamBooks},
+    unseen,
+};
 
 /// A stream as the configuration wants it.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +38,9 @@ pub struct Wanted {
 /// What the kernel side is to be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
+    /// Gives a slot to a new epoch: its cells begin at zero, then it is set. So whoever finds a slot in use that no books know,
+    /// knows what was in it at the begin.
+    Begin(u32, Slot),
     /// Sets a slot.
     Slot(u32, Slot),
     /// Sets where a stream's new flows go.
@@ -45,12 +52,12 @@ pub enum Order {
 pub enum StreamsError {
     /// All slots are in use.
     #[error(
-        "all {0} slots are in use: flows of earlier rates are still open; restart to make room"
+        "all {0} slots are in use: flows of earlier rates are still open; stop and start to make room"
     )]
     NoSlot(u32),
     /// All ids are in use.
     #[error(
-        "{MAX_STREAMS} streams were named since the start; restart to forget those that are gone"
+        "{MAX_STREAMS} streams were named since the start; stop and start to forget those that are gone"
     )]
     NoStream,
 }
@@ -108,6 +115,24 @@ pub struct Epoch {
 }
 
 impl Epoch {
+    /// A new one, in a slot whose cells are zero.
+    fn begin(slot: u32, stream: usize, rate_epoch: u32, threshold: u64) -> Self {
+        Self {
+            slot,
+            stream,
+            rate_epoch,
+            threshold,
+            counted: Counts::default(),
+            pulsed: Counts::default(),
+            walked_us: [0; hash::GROUPS],
+            active: super::window::ActiveHistory::default(),
+            admits: true,
+            fresh: true,
+            ended_unseen: 0,
+            unmet: 0,
+        }
+    }
+
     /// Takes in how many of its flows a walk met.
     pub fn walked(&mut self, met: u64) {
         self.unmet = match met {
@@ -133,6 +158,8 @@ pub struct Streams {
     slots: u32,
     streams: Vec<Stream>,
     epochs: Vec<Epoch>,
+    /// Slots given back at the last edge. Until the next one nobody gets them: the books of the edge before still name them.
+    resting: Vec<u32>,
     /// Rates are divided by 2 to this power.
     halvings: u32,
 }
@@ -147,8 +174,61 @@ impl Streams {
             slots,
             streams: Vec::new(),
             epochs: Vec::new(),
+            resting: Vec::new(),
             halvings: 0,
         }
+    }
+
+    /// The streams of an earlier life, by its books and by what the kernel side does: `entry` is where a stream's new flows go, `now`
+    /// what a slot has counted. What was ordered after the last books is known from the entries: such a slot began at zero.
+    /// `None`: the books do not fit, or flows of streams that they do not name are counted.
+    pub(super) fn resume(
+        slots: u32,
+        state: &StageState,
+        entry: &dyn Fn(u32) -> StreamEntry,
+        now: &dyn Fn(u32) -> Counts,
+    ) -> Option<Self> {
+        let known = state.streams.len() as u32;
+        if (known..MAX_STREAMS as u32).any(|id| entry(id).is_live()) {
+            return None;
+        }
+        let mut all = Self {
+            halvings: state.halvings,
+            ..Self::new(slots)
+        };
+        for books in &state.slots {
+            let stream = books.stream as usize;
+            let entry =
+                (books.stream < known && books.slot < slots).then(|| entry(books.stream))?;
+            let (counted, now) = (books.counted()?, now(books.slot));
+            if now.words().iter().zip(counted.words()).any(|(n, c)| n < c) {
+                return None;
+            }
+            all.epochs.push(Epoch {
+                counted,
+                pulsed: now,
+                admits: entry.is_live() && u32::from(entry.slot()) == books.slot,
+                ended_unseen: books.ended_unseen,
+                ..Epoch::begin(books.slot, stream, books.rate_epoch, books.threshold)
+            });
+        }
+        for (id, books) in (0..).zip(&state.streams) {
+            let mut stream = Stream::of(books);
+            let entry = entry(id);
+            stream.live = entry.is_live();
+            if entry.is_live() {
+                let (slot, threshold) = (entry.slot().into(), entry.threshold());
+                if all.epochs.iter().all(|epoch| epoch.slot != slot) {
+                    let epoch = Epoch::begin(slot, id as usize, stream.next_epoch, threshold);
+                    all.epochs.push(epoch);
+                    stream.next_epoch += 1;
+                }
+                stream.current = Some(slot);
+                stream.threshold = threshold;
+            }
+            all.streams.push(stream);
+        }
+        Some(all)
     }
 
     /// All streams that were ever named, in the order of their ids.
@@ -185,12 +265,10 @@ impl Streams {
         self.halvings
     }
 
-    /// Makes the streams those of a configuration. `baseline` reads a slot that is to be used:
-    /// what it counted for an earlier owner is not the new one's.
+    /// Makes the streams those of a configuration.
     pub fn apply(
         &mut self,
         wanted: &[Wanted],
-        baseline: &mut dyn FnMut(u32) -> Counts,
         orders: &mut Vec<Order>,
     ) -> Vec<(String, StreamsError)> {
         let mut failed = Vec::new();
@@ -217,7 +295,7 @@ impl Streams {
             let slow_changed = stream.wanted.rtt_slow_us != want.rtt_slow_us;
             stream.wanted = want.clone();
             stream.live = true;
-            if let Err(error) = self.renew(index, slow_changed, baseline, orders) {
+            if let Err(error) = self.renew(index, slow_changed, orders) {
                 failed.push((want.name.clone(), error));
             }
         }
@@ -229,7 +307,6 @@ impl Streams {
         &mut self,
         index: usize,
         slow_changed: bool,
-        baseline: &mut dyn FnMut(u32) -> Counts,
         orders: &mut Vec<Order>,
     ) -> Result<(), StreamsError> {
         let rate = self.streams[index].wanted.rate / f64::from(1 << self.halvings);
@@ -247,28 +324,14 @@ impl Streams {
             epoch.admits &= epoch.stream != index;
         }
         let stream = &mut self.streams[index];
-        let counted = baseline(slot);
-        self.epochs.push(Epoch {
-            slot,
-            stream: index,
-            rate_epoch: stream.next_epoch,
-            threshold,
-            pulsed: counted.clone(),
-            // What an earlier epoch of the slot has left behind.
-            ended_unseen: counted.flows_open(),
-            unmet: 0,
-            counted,
-            walked_us: [0; hash::GROUPS],
-            active: super::window::ActiveHistory::default(),
-            admits: true,
-            fresh: true,
-        });
+        self.epochs
+            .push(Epoch::begin(slot, index, stream.next_epoch, threshold));
         stream.next_epoch += 1;
         stream.current = Some(slot);
         stream.threshold = threshold;
         stream.degraded.clear();
         let rtt_slow_us = stream.wanted.rtt_slow_us;
-        orders.push(Order::Slot(
+        orders.push(Order::Begin(
             slot,
             Slot {
                 rtt_slow_us,
@@ -298,15 +361,19 @@ impl Streams {
     }
 
     fn free_slot(&self) -> Option<u32> {
-        (0..self.slots).find(|slot| self.epochs.iter().all(|e| e.slot != *slot))
+        let used =
+            |slot: &u32| self.resting.contains(slot) || self.epochs.iter().any(|e| e.slot == *slot);
+        (0..self.slots).find(|slot| !used(slot))
     }
 
     /// Gives back slots that admit nothing and whose last flow has closed.
     pub fn retire(&mut self, mut forget: impl FnMut(u32)) {
+        self.resting.clear();
         self.epochs.retain(|epoch| {
             let keep = epoch.admits || epoch.flows_open(&epoch.counted) != 0;
             if !keep {
                 forget(epoch.slot);
+                self.resting.push(epoch.slot);
             }
             keep
         });
@@ -315,13 +382,7 @@ impl Streams {
     /// Halves the rates of new flows, or doubles them again, by how full the flow table is:
     /// `true` if something changed. Halving begins at 90 %, doubling below 40 %, so that a
     /// doubled inflow cannot lead straight back.
-    pub fn adapt(
-        &mut self,
-        flows_open: u64,
-        max_flows: u32,
-        baseline: &mut dyn FnMut(u32) -> Counts,
-        orders: &mut Vec<Order>,
-    ) -> bool {
+    pub fn adapt(&mut self, flows_open: u64, max_flows: u32, orders: &mut Vec<Order>) -> bool {
         let max = u64::from(max_flows);
         let halvings = if flows_open * 10 >= max * 9 {
             (self.halvings + 1).min(MAX_HALVINGS)
@@ -337,7 +398,7 @@ impl Streams {
         for index in 0..self.streams.len() {
             if self.streams[index].live {
                 // Without a slot the stream keeps its rate, and says so.
-                let _ = self.renew(index, false, baseline, orders);
+                let _ = self.renew(index, false, orders);
             }
         }
         true
@@ -360,6 +421,26 @@ impl Stream {
         }
     }
 
+    /// As an earlier life left it, until the configuration is applied; losses are counted by life.
+    fn of(books: &StreamBooks) -> Self {
+        let wanted = Wanted {
+            name: books.name.clone(),
+            rate: 0.0,
+            pulse_ms: 0,
+            rtt_slow_us: books.rtt_slow_us,
+            labels: BTreeMap::new(),
+        };
+        Self {
+            next_epoch: books.next_epoch,
+            ..Self::new(wanted)
+        }
+    }
+
+    /// Number of its next rate.
+    pub(super) fn next_epoch(&self) -> u32 {
+        self.next_epoch
+    }
+
     /// Rate at which new flows are selected.
     pub fn rate(&self) -> f64 {
         hash::rate(self.threshold)
@@ -374,6 +455,7 @@ impl Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stage::{counts::WORDS, heartbeat::FlowTotals, state::ClockBooks};
 
     fn wanted(name: &str, rate: f64) -> Wanted {
         Wanted {
@@ -387,7 +469,7 @@ mod tests {
 
     fn apply(streams: &mut Streams, wants: &[Wanted]) -> (Vec<Order>, usize) {
         let mut orders = Vec::new();
-        let failed = streams.apply(wants, &mut |_| Counts::default(), &mut orders);
+        let failed = streams.apply(wants, &mut orders);
         (orders, failed.len())
     }
 
@@ -431,6 +513,88 @@ mod tests {
         assert_eq!(streams.streams()[1].next_sequence, 17);
     }
 
+    /// The kernel side as far as entries go: what `orders` made of it.
+    fn entries(orders: &[Order]) -> impl Fn(u32) -> StreamEntry {
+        let mut entries = BTreeMap::new();
+        for order in orders {
+            if let Order::Stream(stream, entry) = order {
+                entries.insert(*stream, *entry);
+            }
+        }
+        move |stream| entries.get(&stream).copied().unwrap_or(StreamEntry::GONE)
+    }
+
+    fn resumed(books: &Streams, orders: &[Order], counted: u64) -> Option<Streams> {
+        let clock = ClockBooks::default();
+        let state = StageState::of(&FlowTotals::default(), books, clock, 0);
+        let now = |_| Counts::from(vec![counted; WORDS]);
+        Streams::resume(8, &state, &entries(orders), &now)
+    }
+
+    fn numbers(streams: &Streams) -> Vec<(u32, u32, bool, u64)> {
+        let epochs = streams.epochs().iter();
+        let number = |e: &Epoch| {
+            (
+                e.slot,
+                e.rate_epoch,
+                e.admits,
+                e.counted.counters().flows_seen,
+            )
+        };
+        epochs.map(number).collect()
+    }
+
+    #[test]
+    fn another_life_with_the_same_configuration_changes_nothing() {
+        let mut streams = Streams::new(8);
+        let wants = [wanted("a", 0.1), wanted("b", 1.0)];
+        let (orders, _) = apply(&mut streams, &wants);
+        streams.epochs[1].counted = Counts::from(vec![5; WORDS]);
+        let mut next = resumed(&streams, &orders, 7).expect("the books fit");
+        assert_eq!(numbers(&next), [(0, 1, true, 0), (1, 1, true, 5)]);
+        assert_eq!(apply(&mut next, &wants).0, []);
+        let (orders, _) = apply(&mut next, &[wanted("b", 1.0)]);
+        assert_eq!(orders[0], Order::Stream(0, StreamEntry::GONE));
+    }
+
+    #[test]
+    fn a_rate_that_no_books_know_began_at_zero() {
+        let mut streams = Streams::new(8);
+        let (mut orders, _) = apply(&mut streams, &[wanted("a", 0.1)]);
+        streams.epochs[0].counted = Counts::from(vec![5; WORDS]);
+        let changed = [wanted("a", 0.5)];
+        let mut later = Streams::new(8);
+        apply(&mut later, &[wanted("a", 0.1)]);
+        orders.extend(apply(&mut later, &changed).0);
+        let mut next = resumed(&streams, &orders, 7).expect("the books fit");
+        assert_eq!(numbers(&next), [(0, 1, false, 5), (1, 2, true, 0)]);
+        assert_eq!(apply(&mut next, &changed).0, []);
+    }
+
+    #[test]
+    fn books_that_do_not_fit_are_not_gone_on_from() {
+        let mut streams = Streams::new(8);
+        let (mut orders, _) = apply(&mut streams, &[wanted("a", 0.1)]);
+        streams.epochs[0].counted = Counts::from(vec![5; WORDS]);
+        assert!(resumed(&streams, &orders, 5).is_some());
+        // The cell was begun anew.
+        assert!(resumed(&streams, &orders, 4).is_none());
+        // Somebody's flows are counted, and nobody knows whose.
+        orders.push(Order::Stream(1, StreamEntry::new(3, 1)));
+        assert!(resumed(&streams, &orders, 5).is_none());
+    }
+
+    #[test]
+    fn a_slot_that_was_given_back_rests_until_the_next_edge() {
+        let mut streams = Streams::new(2);
+        apply(&mut streams, &[wanted("a", 0.1)]);
+        apply(&mut streams, &[wanted("a", 0.5)]);
+        streams.retire(|_| ());
+        assert_eq!(apply(&mut streams, &[wanted("a", 0.7)]).1, 1);
+        streams.retire(|_| ());
+        assert_eq!(apply(&mut streams, &[wanted("a", 0.7)]).1, 0);
+    }
+
     #[test]
     fn too_few_slots_are_said() {
         let mut streams = Streams::new(1);
@@ -445,7 +609,7 @@ mod tests {
         apply(&mut streams, &[wanted("a", 0.8)]);
         let mut at = |open| {
             let mut orders = Vec::new();
-            streams.adapt(open, 100, &mut |_| Counts::default(), &mut orders);
+            streams.adapt(open, 100, &mut orders);
             (
                 streams.halvings(),
                 (streams.streams()[0].rate() * 1000.0).round(),

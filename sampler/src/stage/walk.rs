@@ -57,6 +57,8 @@ pub struct Walks {
     walk: u64,
     flows: u64,
     fresh: bool,
+    /// An earlier life counted the stalls that it could see until then, monotonic µs; 0: none did.
+    counted_until_us: u64,
 }
 
 impl SlotWalk {
@@ -74,6 +76,14 @@ impl SlotWalk {
 }
 
 impl Walks {
+    /// After an earlier life whose last window ended at `until_us`.
+    pub fn resume(until_us: u64) -> Self {
+        Self {
+            counted_until_us: until_us,
+            ..Self::default()
+        }
+    }
+
     /// Takes in one walk, made while window `window` of `window_ms` runs.
     pub fn observe(&mut self, records: &[WalkRecord], window: u32, window_ms: u32) {
         self.walk += 1;
@@ -121,11 +131,13 @@ impl Walks {
         if !stalled {
             return;
         }
+        let before_us = self.counted_until_us.saturating_sub(record.delivered_us);
         let open = self.open.entry(record.id).or_insert_with(|| {
-            slot.stalls += 1;
+            let known = before_us > u64::from(record.limit_us);
+            slot.stalls += u64::from(!known);
             Open {
                 since_us: record.delivered_us,
-                counted_us: 0,
+                counted_us: if known { before_us } else { 0 },
                 last_seen_us: 0,
                 receiver: true,
                 slot: record.slot,
@@ -240,6 +252,20 @@ mod tests {
             walk(&mut walks, 5, record(5000, 4950, IDLE)).stall_receiver_us,
             0
         );
+    }
+
+    #[test]
+    fn a_stall_over_two_lives_is_counted_once() {
+        let mut first = Walks::default();
+        assert_eq!(walk(&mut first, 1, record(2000, 900, RECEIVER)).stalls, 1);
+        let mut second = Walks::resume(2_000_000);
+        let rest = walk(&mut second, 2, record(3000, 900, RECEIVER));
+        assert_eq!((rest.stalls, rest.stalls_open), (0, 1));
+        assert_eq!(rest.stall_receiver_us, 1_000_000);
+        // Too short at the end of the first life to be known there.
+        let mut second = Walks::resume(2_000_000);
+        let whole = walk(&mut second, 2, record(3000, 1_900, RECEIVER));
+        assert_eq!((whole.stalls, whole.stall_receiver_us), (1, 1_100_000));
     }
 
     #[test]

@@ -24,6 +24,8 @@ const CGROUP_SOCK_OPS: u32 = 3;
 /// `BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB` and `BPF_SOCK_OPS_PARSE_HDR_OPT_CB`.
 const PASSIVE_ESTABLISHED: u32 = 5;
 const PARSE_HDR_OPT: u32 = 13;
+/// `BPF_SOCK_OPS_RTT_CB`, which it never asks for.
+const RTT: u32 = 12;
 /// More than there are callbacks.
 const OPS: u32 = 32;
 /// `BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG`: a callback for every segment that comes in. We
@@ -236,6 +238,11 @@ impl Foreign {
     /// Callbacks that it asked for.
     pub fn callbacks(&self) -> u64 {
         self.count(PARSE_HDR_OPT)
+    }
+
+    /// Callbacks that it did not ask for: samples of the round trip.
+    pub fn rtt_samples(&self) -> u64 {
+        self.count(RTT)
     }
 
     fn count(&self, op: u32) -> u64 {

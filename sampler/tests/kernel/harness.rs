@@ -3,7 +3,8 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
-    process::{Child, Stdio},
+    path::Path,
+    process::{Child, Command, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -22,6 +23,10 @@ use lab::{
 };
 use sampler_event::{Event, StreamWindow};
 use serde_json::Value;
+
+use crate::supervisor::Supervisor;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_flowvitals-sampler");
 
 /// The machine has few cores: tests that measure run one after the other.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -153,10 +158,7 @@ impl Sampler {
     /// Starts with these `[[stream]]` tables (and whatever else), windows to standard output,
     /// and waits until it is attached.
     pub fn start(namespace: &Namespace, config: &str) -> Self {
-        let state = tempfile::tempdir().expect("a state directory");
-        let file = state.path().join("sampler.toml");
-        std::fs::write(&file, config_text(&state, config)).expect("a configuration");
-        Self::start_in(namespace, state)
+        Self::start_in(namespace, Self::configured(config))
     }
 
     /// Kills it without a warning, which leaves what it has in its state directory.
@@ -167,11 +169,37 @@ impl Sampler {
         std::mem::replace(&mut self.state, empty)
     }
 
+    /// A state directory with a configuration, for [`Sampler::start_in`] and [`Sampler::start_under`].
+    pub fn configured(config: &str) -> tempfile::TempDir {
+        let state = tempfile::tempdir().expect("a state directory");
+        let file = state.path().join("sampler.toml");
+        std::fs::write(&file, config_text(&state, config)).expect("a configuration");
+        state
+    }
+
     /// Starts in the state directory of an earlier one, with its configuration.
     pub fn start_in(namespace: &Namespace, state: tempfile::TempDir) -> Self {
+        Self::spawn(namespace.command(PROGRAM), state).attached()
+    }
+
+    /// Has a service manager start it, and does not wait.
+    pub fn start_under(
+        supervisor: &Supervisor,
+        namespace: &Namespace,
+        state: tempfile::TempDir,
+    ) -> Self {
+        Self::spawn(supervisor.command(namespace, PROGRAM), state)
+    }
+
+    /// Waits until it is attached.
+    pub fn attached(self) -> Self {
+        self.wait_for("it is attached", |s| s.log().contains("attached at"));
+        self
+    }
+
+    fn spawn(mut command: Command, state: tempfile::TempDir) -> Self {
         let file = state.path().join("sampler.toml");
-        let mut child = namespace
-            .command(env!("CARGO_BIN_EXE_flowvitals-sampler"))
+        let mut child = command
             .args(["run", "--config"])
             .arg(&file)
             .stdin(Stdio::null())
@@ -200,15 +228,13 @@ impl Sampler {
                 }
             }),
         ];
-        let sampler = Self {
+        Self {
             child,
             events,
             log,
             readers,
             state,
-        };
-        sampler.wait_for("it is attached", |s| s.log().contains("attached at"));
-        sampler
+        }
     }
 
     /// What it logged so far.
@@ -251,6 +277,18 @@ impl Sampler {
     /// Sends a signal.
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
         nix::sys::signal::kill(self.pid(), signal).expect("a signal");
+    }
+
+    /// Its state directory.
+    pub fn state(&self) -> &Path {
+        self.state.path()
+    }
+
+    /// SIGTERM, then its state directory.
+    pub fn stop_and_leave(mut self) -> tempfile::TempDir {
+        self.end();
+        let empty = tempfile::tempdir().expect("a directory");
+        std::mem::replace(&mut self.state, empty)
     }
 
     /// Its process id.

@@ -4,6 +4,7 @@
 //! `FLOWVITALS_REQUIRE_KERNEL` is set (as in CI): there it fails.
 
 mod bounds;
+mod detached;
 mod exact;
 mod exits;
 mod foreign;
@@ -11,6 +12,7 @@ mod hammer;
 mod handshakes;
 mod harness;
 mod kafka;
+mod kept;
 mod killed;
 mod late;
 mod lives;
@@ -21,4 +23,5 @@ mod rules;
 mod sampling;
 mod size;
 mod stalls;
+mod supervisor;
 mod trace;

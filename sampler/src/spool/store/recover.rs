@@ -27,6 +27,10 @@ impl Store {
             self.segments.skip(newest.end.segment);
             if self.settings.resume {
                 found.uncounted = self.cut_behind(newest.end);
+                // Before the next reference: behind that one they would count again.
+                if let Err(error) = self.flush() {
+                    warn!(%error, "spool: events that are counted again cannot be taken out; they may come twice");
+                }
             }
         }
         found.records = self.segments.unconfirmed();
