@@ -58,7 +58,7 @@ impl Row {
         setup::set_rate(probe, 0, rate);
         probe.attach(place)?;
         let outcome = work();
-        probe.detach()?;
+        probe.detach();
         outcome
     }
 }

@@ -152,7 +152,7 @@ fn measure(what: &str, probe: &mut Probe, cgroup: &Path, loopback: &Loopback) ->
             floor_per_run.push(empty.0 as f64 / empty.1.max(1) as f64);
         }
     }
-    probe.detach()?;
+    probe.detach();
     println!(
         "{:<40} {:>6} {:>8} {:>8} {:>10} {:>10} {:>21}",
         what, "runs", "ns/run", "net", "ns/conn.", "net", "quartiles"
