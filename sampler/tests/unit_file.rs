@@ -21,7 +21,7 @@ fn says_what_was_promised() {
         ("CapabilityBoundingSet", CAPABILITIES),
         ("RestartPreventExitStatus", "2 69 77 78"),
         ("StateDirectory", "flowvitals"),
-        ("ExecReload", "/bin/kill -HUP $MAINPID"),
+        ("ExecReload", "/bin/sh -c \"kill -HUP $MAINPID\""),
     ] {
         assert_eq!(unit.settings(name), [expected], "{name}");
     }

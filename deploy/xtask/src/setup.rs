@@ -17,7 +17,7 @@ enum Sign {
 }
 
 /// What is needed: the sign, the Debian package, and what for.
-const NEEDED: [(Sign, &str, &str); 13] = [
+const NEEDED: [(Sign, &str, &str); 17] = [
     (
         Sign::Program("cc"),
         "build-essential",
@@ -62,6 +62,22 @@ const NEEDED: [(Sign, &str, &str); 13] = [
         "systemd",
         "checking the unit file",
     ),
+    (
+        Sign::Program("systemd-nspawn"),
+        "systemd-container",
+        "the machine that the packages are tried in",
+    ),
+    (
+        Sign::Program("mmdebstrap"),
+        "mmdebstrap",
+        "that machine's files",
+    ),
+    (
+        Sign::Program("lintian"),
+        "lintian",
+        "checking the Debian packages",
+    ),
+    (Sign::Program("rpm"), "rpm", "looking into the others"),
     (
         Sign::Program("prometheus-alertmanager"),
         "prometheus-alertmanager",
