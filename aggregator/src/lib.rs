@@ -3,6 +3,10 @@
 //! The way of the data: `consume → input → merge → alert → publish`, and `api` answers. `input`, `merge` and `alert` are pure: bytes and
 //! times come in as arguments, nothing in them reads a clock or waits. `daemon` wires them.
 
+/// Decoding and merging a window is dozens of small allocations. Here, not in `main`, so that the benches measure what the daemon does.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 pub mod cli;
 pub mod config;
 

@@ -1,7 +1,7 @@
 //! What the sampler costs, measured on this machine. Each bench prints a table; none asserts.
 //!
 //! `cargo xtask bench` runs all, `cargo xtask bench NAME` one. Needs root and BPF, but for `stage`,
-//! `event`, `merge`, `scaling` and `rebalance`; those with Kafka need Java and Maven. One file per budget; what they share comes first.
+//! `spool`, `event`, `merge`, `scaling` and `rebalance`; those with Kafka need Java and Maven. One file per budget; what they share comes first.
 
 mod cgroup;
 mod daemons;
@@ -9,6 +9,7 @@ mod floor;
 mod interleaved;
 mod loopback;
 mod machine;
+mod playing;
 mod setup;
 mod site;
 mod statistics;
@@ -26,6 +27,7 @@ mod onset;
 mod program;
 mod rebalance;
 mod scaling;
+mod spool;
 mod stage;
 mod walk;
 
@@ -49,6 +51,8 @@ enum Bench {
     Daemon,
     /// The window stage.
     Stage,
+    /// The spool: events a second, start with a full one, share of the daemon's time.
+    Spool,
     /// Events: encoding, decoding, bytes.
     Event,
     /// The merge on one core, decoding included, and its memory.
@@ -76,6 +80,7 @@ impl Bench {
             Self::Walk => walk::run(),
             Self::Daemon => daemon::run(),
             Self::Stage => stage::run(),
+            Self::Spool => spool::run(),
             Self::Event => event::run(),
             Self::Merge => merge::run(),
             Self::Scaling => scaling::run(),
@@ -100,6 +105,9 @@ impl Bench {
                 "RSS at most 40 MiB beside the maps; kernel memory at most 64 MiB for 200 streams on 128 CPUs"
             }
             Self::Stage => "none of its own; part of the daemon's CPU time",
+            Self::Spool => {
+                "at least 50,000 events a second; start with a full one of 256 MiB at most 2 s; at most 2 % of the daemon's processor time"
+            }
             Self::Event => "at most 640 bytes a window with 100 flows, 128 a pulse",
             Self::Merge => {
                 "at least 200,000 windows a second and core, decoding included; memory stated and bounded"

@@ -1,5 +1,5 @@
-//! Windows through a real Kafka into the merge, with one, two and four members; and whether a group that reads a backlog makes
-//! live data late. 20 nodes with 50 streams of 100 sampled flows each: 1,000 windows a second. The broker shares the processors.
+//! Windows through a real Kafka into the merge, with one, two and four members; and whether a backlog makes live data late: one that
+//! another group reads, and one that nodes replay into the same partitions. 20 nodes with 50 streams of 100 sampled flows each: 1,000 windows a second. The broker shares the processors.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -30,6 +30,8 @@ const EVERYTHING: Duration = Duration::from_secs(3_600);
 const HORIZON: Duration = Duration::from_secs(120);
 /// How long live data is watched without a backlog beside it.
 const QUIET: Duration = Duration::from_secs(20);
+/// Nodes replay so many windows for each live one: `replay_events_per_s` of the sampler is 1,000, and a node has 50 streams.
+const REPLAYED: u64 = 20;
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What the members of one group did, together.
@@ -212,7 +214,7 @@ pub fn run() -> Result<()> {
     for members in MEMBERS {
         compare(&brokers, members, site.written())?;
     }
-    beside_a_backlog(&brokers, site)?;
+    beside_a_backlog(&brokers, site, end_ms)?;
     cluster.stop();
     Ok(())
 }
@@ -235,8 +237,8 @@ fn compare(brokers: &str, members: usize, count: u64) -> Result<()> {
     group.stop()
 }
 
-/// One group reads what is live, then another one reads all that there is beside it.
-fn beside_a_backlog(brokers: &str, site: Site) -> Result<()> {
+/// One group reads what is live; then another one reads all that there is beside it; then nodes replay as much.
+fn beside_a_backlog(brokers: &str, site: Site, end_ms: u64) -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     let written = Arc::new(AtomicU64::new(site.written()));
     let writer = {
@@ -275,10 +277,39 @@ fn beside_a_backlog(brokers: &str, site: Site) -> Result<()> {
         begin.elapsed().as_secs_f64(),
         speed / rate
     );
+    backlog.stop()?;
+    among_replayed(brokers, &live, end_ms)?;
     stop.store(true, Ordering::Relaxed);
     writer.join().map_err(|_| anyhow!("the writer broke"))??;
-    backlog.stop()?;
     live.stop()
+}
+
+/// As many nodes again come back and replay the same backlog, so much faster than live, into the same partitions.
+fn among_replayed(brokers: &str, live: &Group, end_ms: u64) -> Result<()> {
+    let mut site = Site::returning(brokers)?;
+    let seconds = (1..=BACKLOG_S)
+        .rev()
+        .map(move |second| end_ms - second * 1_000);
+    let writer = thread::spawn(move || -> Result<u64> {
+        let begin = Instant::now();
+        for (number, start_ms) in seconds.enumerate() {
+            site.second(start_ms)?;
+            let due = Duration::from_secs(1) * (number as u32 + 1) / REPLAYED as u32;
+            thread::sleep(due.saturating_sub(begin.elapsed()));
+        }
+        site.flush()?;
+        Ok(site.written())
+    });
+    let (begin, mut ages) = (Instant::now(), Samples::default());
+    live.latest_ms();
+    while !writer.is_finished() {
+        thread::sleep(Duration::from_millis(250));
+        ages.push(live.latest_ms() as f64);
+    }
+    let written = writer.join().map_err(|_| anyhow!("the writer broke"))??;
+    let speed = written as f64 / begin.elapsed().as_secs_f64();
+    print_ages("among replayed ones", &ages, &format!("{speed:.0}"));
+    Ok(())
 }
 
 fn print_ages(name: &str, ages: &Samples, speed: &str) {

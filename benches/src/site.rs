@@ -6,7 +6,7 @@ use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
-use sampler_event::{Message, StreamWindow};
+use sampler_event::{Flag, Message, StreamWindow};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::fixture;
@@ -41,6 +41,8 @@ pub struct Site {
     producer: ThreadedProducer<DefaultProducerContext>,
     /// A window for each stream, the same on all nodes but for its identity.
     windows: Vec<StreamWindow>,
+    /// Names of its nodes begin with this.
+    nodes: &'static str,
     /// The next sequence of every stream on every node.
     next: u64,
 }
@@ -66,8 +68,19 @@ impl Site {
         Ok(Self {
             producer,
             windows: (0..STREAMS).map(window).collect(),
+            nodes: "edge",
             next: 0,
         })
+    }
+
+    /// The same streams on as many other nodes, which had no broker: what they write is from their spools.
+    pub fn returning(brokers: &str) -> Result<Self> {
+        let mut site = Self::new(brokers)?;
+        site.nodes = "back";
+        for window in &mut site.windows {
+            window.flags |= Flag::Replayed as u32;
+        }
+        Ok(site)
     }
 
     /// Windows that were written.
@@ -87,7 +100,7 @@ impl Site {
     /// The part of a second that one node writes; who writes by nodes says when the second is over.
     pub fn node_second(&mut self, node: u64, start_ms: u64) -> Result<()> {
         for window in &mut self.windows {
-            window.node = format!("edge-{node}");
+            window.node = format!("{}-{node}", self.nodes);
             window.sequence = self.next;
             window.window_start_ms = start_ms;
             let payload = window.encode_to_vec();

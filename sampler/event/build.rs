@@ -4,9 +4,10 @@
 use std::error::Error;
 
 /// Fields that JSON shows as words instead of numbers, with the module that does it.
-const SPELLED: [(&str, &str); 6] = [
+const SPELLED: [(&str, &str); 7] = [
     ("StreamWindow.flags", "flags"),
     ("StreamPulse.flags", "flags"),
+    ("NodeHeartbeat.flags", "flags"),
     ("StreamWindow.rtt_source", "rtt_source"),
     ("NodeHeartbeat.rtt_source", "rtt_source"),
     ("NodeHeartbeat.life_cycle", "life_cycle"),

@@ -1,6 +1,6 @@
 //! The daemon on each edge node.
 //!
-//! The way of the data: `config → rules → kernel → stage → sink`, with `metrics` beside it.
+//! The way of the data: `config → rules → kernel → stage → spool → sink`, with `metrics` beside it.
 
 pub mod cli;
 
@@ -12,7 +12,11 @@ pub mod kernel;
 
 pub mod stage;
 
+pub mod spool;
+
 pub mod sink;
+
+pub mod laws;
 
 pub mod metrics;
 pub mod node_stats;

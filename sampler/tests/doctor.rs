@@ -31,6 +31,7 @@ fn finds_what_this_machine_has() {
     let subject = Subject {
         rules: vec![rule],
         kafka: None,
+        spool: None,
     };
     let trial = Check::no("load trial", "refused", "ask", Some(Essential::Kernel));
     let report = examine(&machine, Some(&subject), Some(trial));

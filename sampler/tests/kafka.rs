@@ -177,6 +177,7 @@ async fn a_killed_broker_costs_nothing_and_doubles_nothing() {
     let subject = Subject {
         rules: Vec::new(),
         kafka: Some(settings(&cluster, TOPIC)),
+        spool: None,
     };
     // The broker's own list of topics lags behind their making by a moment.
     until("a broker and three topics, as doctor sees them", || {

@@ -301,7 +301,8 @@ async fn the_stop_says_what_was_left() {
         left,
         Drained {
             queued: 1000,
-            unconfirmed: 5000
+            unconfirmed: 5000,
+            spooled: 0,
         }
     );
     assert_eq!(bench.ledger.totals().waiting, 6000);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sampler::metrics::{Edge, ProgramCost, Registry, StreamSeries, bind, serve};
 use sampler::sink::{Capacity, Event, Ledger, Record, queue};
+use sampler::spool::{Spool, SpoolSettings};
 use sampler_event::{
     Histogram, Layout, NamespaceCounters, NodeHeartbeat, StreamState, StreamWindow, codec,
 };
@@ -33,10 +34,26 @@ fn window(stream: &str, start_ms: u64) -> StreamWindow {
     }
 }
 
+/// A spool to which nothing is written.
+fn spool(ledger: &Arc<Ledger>) -> Spool {
+    let place = tempfile::tempdir().expect("a directory");
+    let settings = SpoolSettings {
+        directory: place.path().to_path_buf(),
+        max_bytes: 1 << 20,
+        fsync: Duration::from_secs(1),
+        instance: 1,
+        resume: false,
+        faults: None,
+    };
+    let (spool, ..) = Spool::start(settings, Arc::clone(ledger)).expect("a spool");
+    spool
+}
+
 fn filled(series: StreamSeries) -> Arc<Registry> {
     let ledger = Arc::new(Ledger::default());
     let (sender, _receiver) = queue(Capacity::DEFAULT, Arc::clone(&ledger));
-    let registry = Registry::new(series, Duration::from_secs(1), ledger);
+    let spool = spool(&ledger);
+    let registry = Registry::new(series, Duration::from_secs(1), ledger, Some(spool));
     for second in 0..3 {
         for stream in ["news", "sport-1", "quo\"te"] {
             let window = window(stream, 60_000 + second * 1000);
@@ -181,12 +198,15 @@ async fn text_follows_the_format_and_the_rules_of_names() {
         .collect();
     let known = [
         "cause",
+        "fate",
         "kernel_mode",
         "kernel_release",
+        "law",
         "le",
         "netns",
         "program",
         "quantile",
+        "reason",
         "sha256",
         "state",
         "stream",
@@ -343,6 +363,7 @@ async fn health_says_why_not() {
         StreamSeries::Off,
         Duration::from_secs(1),
         Arc::new(Ledger::default()),
+        None,
     );
     assert_eq!(
         registry.health(Instant::now()),
@@ -364,6 +385,7 @@ async fn healthz_answers_with_the_right_status() {
         StreamSeries::Off,
         Duration::from_secs(1),
         Arc::new(Ledger::default()),
+        None,
     ));
     let answer = get(&fresh, "/healthz", "").await;
     assert_eq!(

@@ -33,6 +33,7 @@ async fn shows_rates_over_the_next_window() {
         StreamSeries::All,
         Duration::from_secs(1),
         Arc::new(Ledger::default()),
+        None,
     ));
     step(&registry, 1);
     let listener = bind("127.0.0.1:0".parse().expect("address"))
@@ -90,6 +91,7 @@ async fn another_server_is_told_apart() {
         StreamSeries::All,
         Duration::from_secs(1),
         Arc::new(Ledger::default()),
+        None,
     ));
     let listener = bind("127.0.0.1:0".parse().expect("address"))
         .await

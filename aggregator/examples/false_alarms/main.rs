@@ -2,7 +2,8 @@
 //! `cargo run --release -p aggregator --example false_alarms -- --help`.
 //!
 //! Everything is drawn from the seed: the same options print the same numbers (but for the cost). Progress goes to stderr. What usual life
-//! is, and why it is plausible, is said in `day`, `node` and `flows`. It is a model: no trace of real viewers stands behind it.
+//! is, and why it is plausible, is said in `day`, `node` and `flows`. It is a model: no trace of real viewers stands behind it. What the
+//! detector says to real pulses, `--recorded` tells.
 //!
 //! # What is mild in it
 //!
@@ -25,9 +26,13 @@ mod day;
 mod delays;
 mod flows;
 mod node;
+mod recorded;
 mod report;
 mod streams;
 mod world;
+
+use std::io;
+use std::path::PathBuf;
 
 use aggregator::alert::Design;
 use clap::Parser;
@@ -52,32 +57,30 @@ struct Options {
     /// Days have the seeds from here on, changes those from a million further on. The defaults were tuned on 0 to 99.
     #[arg(long, default_value_t = 1_000)]
     seed: u64,
-    /// Thresholds of the stream to hold against each other, a row for each.
-    #[arg(long, value_delimiter = ',', default_values_t = [Design::default().threshold])]
-    threshold: Vec<f64>,
-    /// The same of a node by itself, in the order of `threshold`; the last one goes on.
-    #[arg(long, value_delimiter = ',', default_values_t = [Design::default().alone_threshold])]
-    alone: Vec<f64>,
+    /// What a design has other than the default, as JSON: `{"threshold": 11, "alone_threshold": 20}`. Repeated: to be held against each
+    /// other, a row for each.
+    #[arg(long, value_parser = |text: &str| serde_json::from_str::<Design>(text))]
+    design: Vec<Design>,
+    /// Nothing is simulated: these pulses are played, as `cargo xtask bench onset` records them.
+    #[arg(long)]
+    recorded: Option<PathBuf>,
 }
 
 impl Options {
     fn designs(&self) -> Vec<Design> {
-        let usual = Design::default();
-        let many = self.threshold.len().max(self.alone.len());
-        let of = |values: &[f64], at: usize| values.get(at).or(values.last()).copied();
-        (0..many)
-            .map(|at| Design {
-                threshold: of(&self.threshold, at).unwrap_or(usual.threshold),
-                alone_threshold: of(&self.alone, at).unwrap_or(usual.alone_threshold),
-                ..usual
-            })
-            .collect()
+        match self.design.is_empty() {
+            true => vec![Design::default()],
+            false => self.design.clone(),
+        }
     }
 }
 
-fn main() {
+fn main() -> io::Result<()> {
     let options = Options::parse();
     let (designs, jobs) = (options.designs(), options.jobs.max(1));
+    if let Some(file) = &options.recorded {
+        return recorded::print(file, &designs);
+    }
     cost::print();
     let streams = streams::named(&options.only);
     report::days(&streams, options.days, options.seed, jobs, &designs);
@@ -88,6 +91,7 @@ fn main() {
         jobs,
         &designs,
     );
+    Ok(())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Input: windows that were not seen before, heartbeats. Output: totals and series over any span of whole windows. One sum per stream
 //! and window start is kept; a question merges those inside its span, so that nothing is ever taken out of a sum again and old spans
 //! answer like new ones. Limits: `horizon_ms` back from the newest event, [`MAX_STREAMS`] streams, `max_windows` windows of one node
-//! and rate, about 1.45 kB each (`cargo xtask bench merge`): the oldest make room, and the horizon is shorter while they do.
+//! and rate, about 1.65 kB each (`cargo xtask bench merge`): the oldest make room, and the horizon is shorter while they do.
 //!
 //! Event time only. The site's time is the end of the newest event whose clock can be believed: a window that ends more than
 //! [`AHEAD_MS`] after the broker took it in, or that comes from a backlog, does not move it.
@@ -113,7 +113,7 @@ impl Live {
         self.advance(end_ms, append_ms);
     }
 
-    /// Adds a window that the broker stamped with `append_ms`; duplicates are the caller's to drop.
+    /// Adds a window that was decoded, hence checked, and that the broker stamped with `append_ms`; duplicates are the caller's to drop.
     pub fn add(&mut self, window: &StreamWindow, append_ms: u64) -> Added {
         let start_ms = window.window_start_ms;
         let end_ms = start_ms.saturating_add(u64::from(window.window_ms));
@@ -136,7 +136,7 @@ impl Live {
             .entry(start_ms)
             .or_insert_with(|| WindowSum::new(window.stream.as_str()));
         let before = sum.strata_count();
-        let added = sum.add(window);
+        let added = sum.add_checked(window);
         self.held += sum.strata_count() - before;
         match added {
             Ok(()) if late => Added::Late,

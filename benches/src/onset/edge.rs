@@ -123,7 +123,9 @@ impl Edge {
             &file,
             "answering on",
         )?;
-        let listener = Listener::start(network.server(), &brokers)?;
+        let record = std::env::var_os("FLOWVITALS_RECORD");
+        let listener =
+            Listener::start(network.server(), &brokers, record.as_deref().map(Path::new))?;
         let bytes = (MBIT_PER_S * 1e6 / 8.0 * SEGMENT.as_secs_f64()) as u64;
         let mut plan = Plan::new("live", FLOWS * all.len(), all).asking(u32::MAX, bytes, SEGMENT);
         plan.start_spread = SEGMENT;

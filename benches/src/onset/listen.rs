@@ -1,6 +1,9 @@
 //! What came of it: the alert topic, the windows, and the webhook, each with the time at which it could be read.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -10,11 +13,12 @@ use anyhow::Result;
 use lab::netns::Namespace;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{ClientConfig, Message as _};
-use sampler_event::{Message as _, StreamWindow};
-use serde_json::Value;
+use sampler_event::{Message as _, StreamPulse, StreamWindow};
+use serde_json::{Value, json};
 
 const ALERTS: &str = "flowvitals.alert.v1";
 const WINDOWS: &str = "flowvitals.window.v1";
+const PULSES: &str = "flowvitals.pulse.v1";
 /// Length of the windows, and of the spans that are held against the threshold.
 const WINDOW_MS: u64 = 1_000;
 const SPAN_MS: u64 = 10_000;
@@ -217,8 +221,9 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Subscribes inside `namespace`.
-    pub fn start(namespace: &Namespace, brokers: &str) -> Result<Self> {
+    /// Subscribes inside `namespace`. Pulses are only written to `record`, a JSON line each.
+    pub fn start(namespace: &Namespace, brokers: &str, record: Option<&Path>) -> Result<Self> {
+        let mut record = record.map(File::create).transpose()?.map(BufWriter::new);
         let mut config = ClientConfig::new();
         config
             .set("bootstrap.servers", brokers)
@@ -230,8 +235,11 @@ impl Listener {
         // The client's own threads are made inside, and so live in the namespace too.
         let thread = namespace.run_in(|| -> Result<JoinHandle<()>> {
             let consumer: BaseConsumer = config.create()?;
-            consumer.subscribe(&[ALERTS, WINDOWS])?;
-            Ok(std::thread::spawn(move || read(&consumer, &to, &ending)))
+            let topics = [ALERTS, WINDOWS, PULSES];
+            consumer.subscribe(&topics[..if record.is_some() { 3 } else { 2 }])?;
+            Ok(std::thread::spawn(move || {
+                read(&consumer, &to, record.as_mut(), &ending);
+            }))
         })??;
         Ok(Self {
             heard,
@@ -259,7 +267,12 @@ impl Drop for Listener {
     }
 }
 
-fn read(consumer: &BaseConsumer, to: &Mutex<Heard>, stop: &AtomicBool) {
+fn read(
+    consumer: &BaseConsumer,
+    to: &Mutex<Heard>,
+    mut record: Option<&mut BufWriter<File>>,
+    stop: &AtomicBool,
+) {
     while !stop.load(Ordering::Relaxed) {
         // Errors are the library's own to retry.
         let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) else {
@@ -270,6 +283,14 @@ fn read(consumer: &BaseConsumer, to: &Mutex<Heard>, stop: &AtomicBool) {
         let Some(payload) = message.payload() else {
             continue;
         };
+        if message.topic() == PULSES {
+            if let Some((record, pulse)) = record.as_mut().zip(StreamPulse::decode(payload).ok()) {
+                let line = json!({ "append_ms": append_ms, "pulse": pulse });
+                // What is missing in the file is seen by who reads it.
+                let _ = writeln!(record, "{line}");
+            }
+            continue;
+        }
         let mut heard = to.lock().unwrap_or_else(PoisonError::into_inner);
         if message.topic() == WINDOWS {
             if let Ok(window) = StreamWindow::decode(payload) {

@@ -3,6 +3,7 @@
 //!
 //! `onset`: loss goes to three times its usual level on one stream after another, 32 times in all. `steady`: three streams at three
 //! levels of loss that do not change for half an hour; every page is a false one. Times are of this machine's one clock.
+//! `FLOWVITALS_RECORD=FILE` keeps the pulses, for `--example false_alarms -- --recorded FILE`.
 
 mod edge;
 mod listen;
@@ -24,7 +25,7 @@ const TIMES: f64 = 3.0;
 const ABOVE: f64 = 0.01;
 const ABOVE_STEADY: f64 = 0.02;
 /// Until every detector has learned what is usual.
-const LEARN: Duration = Duration::from_secs(100);
+const LEARN: Duration = Duration::from_secs(180);
 /// How long the loss lasts, and how long the link recovers afterwards.
 const LOSS: Duration = Duration::from_secs(14);
 const REST: Duration = Duration::from_secs(30);
@@ -108,7 +109,7 @@ pub fn onset() -> Result<()> {
         for (stream, onset_ms) in ONSET_STREAMS.iter().zip(onsets_ms) {
             early += usize::from(heard.is_on(stream.name, onset_ms));
             let found = Found::of(&heard, stream.name, onset_ms);
-            println!("  round {round} {}: {found}", stream.name);
+            println!("  round {round} {} at {onset_ms}: {found}", stream.name);
             suspects.push(found.suspect);
             pages.push(found.page);
             rules.push(found.crossed);

@@ -17,7 +17,7 @@ enum Sign {
 }
 
 /// What is needed: the sign, the Debian package, and what for.
-const NEEDED: [(Sign, &str, &str); 17] = [
+const NEEDED: [(Sign, &str, &str); 18] = [
     (
         Sign::Program("cc"),
         "build-essential",
@@ -39,6 +39,11 @@ const NEEDED: [(Sign, &str, &str); 17] = [
         Sign::Program("iptables-legacy-restore"),
         "iptables",
         "their loss",
+    ),
+    (
+        Sign::Program("mkfs.ext4"),
+        "e2fsprogs",
+        "a disk that goes bad in a test",
     ),
     (Sign::Program("nginx"), "nginx-light", "the demo's edge"),
     (

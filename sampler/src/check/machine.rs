@@ -9,8 +9,9 @@ use service::port::{self, Port};
 
 use crate::config::key::{Key, KeyError};
 use crate::config::{Config, ConfigError, ConfigWarning};
-use crate::daemon::{kafka_error, kafka_settings};
+use crate::daemon::{kafka_error, kafka_settings, spool_error};
 use crate::kernel::cgroup::{cgroup_id, cgroup2_mount};
+use crate::spool::directory::{self, DirectoryError};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -31,6 +32,7 @@ pub(super) fn look(config: &Config) -> Report {
     look_at_cgroups(config, &mut report);
     look_at_port(config, &mut report);
     look_at_state(config, &mut report);
+    look_at_spool(config, &mut report);
     report
 }
 
@@ -108,21 +110,47 @@ fn look_at_port(config: &Config, report: &mut Report) {
     }
 }
 
-fn look_at_state(config: &Config, report: &mut Report) {
-    let directory = &config.state.directory;
-    let refused = match fs::metadata(directory) {
-        Ok(found) if !found.is_dir() => "is not a directory".to_owned(),
-        Ok(_) => match writable(directory) {
-            true => return,
-            false => format!("cannot be written by user {}", geteuid()),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            match directory.ancestors().find(|ancestor| ancestor.exists()) {
-                Some(parent) if writable(parent) => return,
-                _ => format!("is not there and cannot be made by user {}", geteuid()),
+/// Where events go to brokers they may have to wait on the disk.
+fn look_at_spool(config: &Config, report: &mut Report) {
+    let path = &config.spool.directory;
+    if config.kafka.brokers.is_empty() {
+        return;
+    }
+    let error = match directory::judge(path) {
+        Ok(()) => return,
+        Err(DirectoryError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+            match unusable(path) {
+                None => return,
+                Some(why) => DirectoryError::Io(io::Error::other(why)),
             }
         }
-        Err(error) => format!("cannot be read: {error}"),
+        Err(error) => error,
+    };
+    report.errors.push(spool_error(config, &error));
+}
+
+/// Why a directory cannot be used, if so.
+fn unusable(directory: &Path) -> Option<String> {
+    match fs::metadata(directory) {
+        Ok(found) if !found.is_dir() => Some("is not a directory".to_owned()),
+        Ok(_) => (!writable(directory)).then(|| format!("cannot be written by user {}", geteuid())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            match directory.ancestors().find(|ancestor| ancestor.exists()) {
+                Some(parent) if writable(parent) => None,
+                _ => Some(format!(
+                    "is not there and cannot be made by user {}",
+                    geteuid()
+                )),
+            }
+        }
+        Err(error) => Some(format!("cannot be read: {error}")),
+    }
+}
+
+fn look_at_state(config: &Config, report: &mut Report) {
+    let directory = &config.state.directory;
+    let Some(refused) = unusable(directory) else {
+        return;
     };
     report.errors.push(ConfigError {
         place: config.place_or_file(&config.places.state_directory),

@@ -10,6 +10,7 @@ use crate::config::{Config, StreamConfig, WALK_BUDGET_PERCENT, WALK_NS_PER_SOCKE
 
 use super::machine::Report;
 use crate::kernel::memory::Size;
+use crate::spool::expected_room;
 
 /// Entries of a list that are shown before "and N more".
 const SHOWN: usize = 4;
@@ -90,6 +91,7 @@ fn write_outlets(config: &Config, machine: Option<&Report>, out: &mut dyn Write)
                 config.kafka.topic,
                 listed(brokers)
             )?;
+            writeln!(out, "{}", spool_text(config))?;
         }
     }
     let running = match machine {
@@ -100,6 +102,22 @@ fn write_outlets(config: &Config, machine: Option<&Report>, out: &mut dyn Write)
         out,
         "metrics: http://{}/metrics{running}",
         config.metrics.listen
+    )
+}
+
+fn spool_text(config: &Config) -> String {
+    let spool = &config.spool;
+    let room = expected_room(
+        spool.max_bytes,
+        config.streams.len(),
+        config.window.length_ms,
+    );
+    format!(
+        "spool: {}, at most {} bytes: {} minutes without a broker if every stream is active; replay {} events/s",
+        spool.directory.display(),
+        spool.max_bytes,
+        room.as_secs() / 60,
+        spool.replay_events_per_s
     )
 }
 

@@ -124,7 +124,10 @@ fn read_main(
         config.state = State::read(state, findings);
     }
     config.spool = match section.table(findings, "spool", "spool") {
-        Some(spool) => Spool::read(spool, &config.state, findings),
+        Some(mut spool) => {
+            config.places.spool_directory = spool.place_if_set("directory");
+            Spool::read(spool, &config.state, findings)
+        }
         None => Spool::below(&config.state),
     };
     if let Some(mut metrics) = section.table(findings, "metrics", "metrics") {

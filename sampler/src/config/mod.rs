@@ -75,6 +75,8 @@ pub struct NodePlaces {
     pub key_file: Option<Place>,
     /// `state.directory`
     pub state_directory: Option<Place>,
+    /// `spool.directory`
+    pub spool_directory: Option<Place>,
     /// `metrics.listen`
     pub metrics_listen: Option<Place>,
     /// `kafka.properties`, by name.

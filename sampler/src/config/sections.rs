@@ -169,7 +169,7 @@ fn within_budget(ms: u32, flows: u32) -> Parsed<u64> {
 /// `[state]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
-    /// What outlives the daemon: the random key, the last spooled sequence.
+    /// What outlives the daemon: the random key, the id of its last life.
     pub directory: PathBuf,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! main thread: config ─► ports ─► load, attach ─► capabilities given up ─► runtime
-//! window task: edge ─► walk ─► cells ─► stage ─► queue ─► sink task ─► Kafka | stdout
+//! window task: edge ─► walk ─► cells ─► stage ─► outlet ─► spool ─► queue ─► sink task ─► Kafka | stdout
 //!                                          └────► registry ◄─ endpoint task
 //! ```
 
@@ -14,7 +14,7 @@ mod prepare;
 mod time;
 
 pub use prepare::{Failure, Mode, Prepared, prepare};
-pub(crate) use prepare::{kafka_error, kafka_settings};
+pub(crate) use prepare::{kafka_error, kafka_settings, spool_error};
 
 pub use dry_run::dry_run;
 pub use pipeline::run;

@@ -17,7 +17,8 @@ use crate::{
     metrics::ProgramCost,
     node_stats,
     rules::{CompileError, RuleSet},
-    sink::Ledger,
+    sink::{Ledger, SinkState},
+    spool::{Spool, SpoolStatus},
     stage::{
         Output, Stage,
         clock::{Closed, Now},
@@ -45,6 +46,7 @@ pub(super) struct Node {
     /// 0: no flow without callbacks was met yet.
     next_unhooked_us: u64,
     records: Vec<WalkRecord>,
+    spool: Option<Spool>,
     lost_reads: u64,
     release: String,
 }
@@ -69,9 +71,15 @@ impl Node {
             next_walk_us: 0,
             next_unhooked_us: 0,
             records: Vec::new(),
+            spool: None,
             lost_reads: 0,
             release: load::kernel_release(),
         }
+    }
+
+    /// Heartbeats say how this spool is doing.
+    pub(super) fn set_spool(&mut self, spool: Spool) {
+        self.spool = Some(spool);
     }
 
     pub(super) fn probe_mut(&mut self) -> &mut Probe {
@@ -339,6 +347,7 @@ impl Node {
 
     fn outside(&self, ledger: &Ledger) -> Outside {
         let totals = ledger.totals();
+        let spool = self.spool.as_ref().map(Spool::status);
         let quality = clock_quality();
         let own = node_stats::own_use().unwrap_or_default();
         let lost_by_stream = self.stage.streams.streams().iter().filter_map(|s| {
@@ -363,9 +372,12 @@ impl Node {
             config_sha256: self.config.sha256,
             kernel_mode: KERNEL_MODE.to_owned(),
             kernel_release: self.release.clone(),
-            events_delivered: totals.delivered,
-            events_dropped: totals.dropped,
-            dead_letter: totals.dead_letter,
+            events: totals,
+            degraded: degraded(&ledger.state(), spool.as_ref()),
+            spool_bytes: spool.as_ref().map_or(0, |s| s.bytes),
+            spool_age_ms: spool
+                .as_ref()
+                .map_or(0, |s| (s.age_s(time::now().wall_ms) * 1000.0) as u64),
             lost_by_stream: lost_by_stream.collect(),
             clock_synchronised: quality.is_some_and(|q| q.synchronised),
             clock_error_us: quality.map_or(0, |q| q.max_error_us),
@@ -385,6 +397,17 @@ impl Node {
         let cost = |(name, run_ns, runs)| ProgramCost { name, run_ns, runs };
         self.probe.costs().into_iter().map(cost).collect()
     }
+}
+
+/// Why events wait, or are less safe than they should be.
+pub(super) fn degraded(sink: &SinkState, spool: Option<&SpoolStatus>) -> String {
+    let sink = match sink {
+        SinkState::Degraded(reason) => Some(format!("sink: {reason}")),
+        SinkState::Ok | SinkState::Starting => None,
+    };
+    let spool = spool.and_then(SpoolStatus::trouble);
+    let both: Vec<_> = sink.into_iter().chain(spool).collect();
+    both.join("; ")
 }
 
 fn stats_enabled(path: &Path) -> bool {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use sampler_event::Event;
+use sampler_event::{Event, Message};
 use service::{exit, notify::Notifier};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -16,17 +16,18 @@ use tokio::{
 };
 
 use super::{
-    node::{Edge, Node},
+    node::{Edge, Node, degraded},
     prepare::{Failure, Mode, Prepared, kafka_settings},
     time,
 };
 use crate::{
     config::{Config, SeriesOf, diff},
+    laws,
     metrics::{self, Registry, StreamSeries},
     sink::{
-        Capacity, JsonLines, KafkaSink, Ledger, QueueReceiver, QueueSender, Record, SinkState,
-        Table, queue,
+        Capacity, JsonLines, KafkaSink, Ledger, Outlet, QueueReceiver, Record, Table, spooled_queue,
     },
+    spool::Spool,
 };
 
 /// How the sink ended.
@@ -38,14 +39,23 @@ fn start_sink(
     mode: &Mode,
     ledger: &Arc<Ledger>,
     events: QueueReceiver,
+    spool: Option<&Spool>,
 ) -> Result<JoinHandle<SinkEnd>, Failure> {
     if let Some(settings) = kafka_settings(config) {
-        let sink = KafkaSink::new(settings, Arc::clone(ledger))
+        let mut sink = KafkaSink::new(settings, Arc::clone(ledger))
             .map_err(|e| Failure::new(exit::CONFIG, e))?;
+        if let Some(spool) = spool {
+            sink = sink.with_spool(spool.clone(), config.spool.replay_events_per_s);
+        }
         return Ok(tokio::spawn(async move {
             let left = sink.run(events).await;
             let lost = left.queued + left.unconfirmed;
-            if lost == 0 {
+            if left.spooled > 0 && lost == 0 {
+                let spooled = left.spooled;
+                Ok(format!(
+                    "{spooled} events wait in the spool for the next start"
+                ))
+            } else if lost == 0 {
                 Ok("every event is confirmed".to_owned())
             } else {
                 Err(format!(
@@ -82,7 +92,8 @@ fn window(config: &Config) -> Duration {
 struct Outlets {
     registry: Arc<Registry>,
     ledger: Arc<Ledger>,
-    queue: QueueSender,
+    outlet: Outlet,
+    spool: Option<Spool>,
     notifier: Notifier,
 }
 
@@ -95,9 +106,7 @@ impl Outlets {
     }
 
     fn pulses(&self, events: &[Event]) {
-        for event in events {
-            self.queue.push(Record::of(event));
-        }
+        self.outlet.pulses(events.iter().map(Record::of));
     }
 
     fn edge(&mut self, node: &Node, edge: &Edge) {
@@ -107,15 +116,21 @@ impl Outlets {
                 Event::Node(heartbeat) => self.registry.observe_heartbeat(heartbeat),
                 Event::Pulse(_) => {}
             }
-            self.queue.push(Record::of(event));
         }
         let closed = &edge.closed;
+        let end_ms = closed.window_start_ms + u64::from(closed.window_ms);
+        let records = edge.events.iter().map(Record::of).collect();
+        let state = self
+            .outlet
+            .wants_state()
+            .then(|| node.stage().state().encode_to_vec());
+        self.outlet.edge(records, end_ms, state);
         let seen = metrics::Edge {
             lateness: Duration::from_micros(closed.lateness_us),
             read: edge.read,
             missed: closed.missed_edges.into(),
             lost_reads: edge.lost_reads,
-            end_ms: closed.window_start_ms + u64::from(closed.window_ms),
+            end_ms,
         };
         self.registry.observe_edge(seen, Instant::now());
         self.registry.set_programs(node.program_costs());
@@ -132,17 +147,19 @@ impl Outlets {
                 "the wall clock was stepped"
             );
         }
-        for (law, holds) in node.stage().ledger().laws() {
-            if !holds {
-                tracing::debug!(law, ledger = ?node.stage().ledger(), "law does not hold at this edge");
-            }
+        self.registry.set_flows(node.stage().ledger().clone());
+        let flows = laws::of_flows(node.stage().ledger());
+        for law in flows.iter().filter(|law| !law.holds()) {
+            tracing::debug!(?law, "law does not hold at this edge");
         }
         // Fed only here: a daemon whose windows do not flow is restarted.
         self.notifier.window_closed(time::monotonic());
-        let status = match self.ledger.state() {
-            SinkState::Degraded(reason) => format!("{}; sink: {reason}", node.summary()),
-            SinkState::Ok | SinkState::Starting => node.summary(),
-        };
+        let mut status = node.summary();
+        let spool = self.spool.as_ref().map(Spool::status);
+        let degraded = degraded(&self.ledger.state(), spool.as_ref());
+        if !degraded.is_empty() {
+            status = format!("{status}; {degraded}");
+        }
         self.notifier.status(&status);
     }
 
@@ -202,18 +219,28 @@ impl Signals {
 pub async fn run(prepared: Prepared) -> Result<(), Failure> {
     let Prepared {
         mut node,
+        ledger,
+        spool,
         listener,
         mode,
     } = prepared;
     let bug = |e: io::Error| Failure::new(exit::BUG, e);
     let mut signals = Signals::new().map_err(bug)?;
-    let ledger = Arc::new(Ledger::default());
-    let (sender, receiver) = queue(Capacity::DEFAULT, Arc::clone(&ledger));
-    let mut sink = start_sink(node.config(), &mode, &ledger, receiver)?;
+    let capacity = match spool {
+        Some(_) => Capacity::SPOOLED,
+        None => Capacity::DEFAULT,
+    };
+    let (sender, receiver) = spooled_queue(capacity, Arc::clone(&ledger), spool.clone());
+    let mut sink = start_sink(node.config(), &mode, &ledger, receiver, spool.as_ref())?;
+    let outlet = match &spool {
+        Some(spool) => Outlet::spooled(sender, Arc::clone(&ledger), spool.clone()),
+        None => Outlet::direct(sender, Arc::clone(&ledger)),
+    };
     let registry = Arc::new(Registry::new(
         series(node.config()),
         window(node.config()),
         Arc::clone(&ledger),
+        spool.clone(),
     ));
     let (stop_endpoint, stopped) = oneshot::channel::<()>();
     if let Some(listener) = listener {
@@ -231,7 +258,8 @@ pub async fn run(prepared: Prepared) -> Result<(), Failure> {
     let mut outlets = Outlets {
         registry,
         ledger,
-        queue: sender,
+        outlet,
+        spool: spool.clone(),
         notifier: Notifier::from_env(),
     };
     outlets.config_taken(node.config());
@@ -271,6 +299,9 @@ pub async fn run(prepared: Prepared) -> Result<(), Failure> {
             }
         }
     };
+    if let Some(spool) = &spool {
+        spool.stop().await;
+    }
     drop(stop_endpoint);
     node.probe_mut().detach()?;
     let end = end.map_err(|e| Failure::new(exit::BUG, e))?;

@@ -1,9 +1,9 @@
 //! What happens before the runtime starts, on the one thread that has capabilities.
 //!
-//! Order: key and life, the endpoint's port, the kernel side, then all capabilities are given
+//! Order: key and life, the spool, the endpoint's port, the kernel side, then all capabilities are given
 //! up; threads made later never had any.
 
-use std::{fmt, net::TcpListener, path::PathBuf};
+use std::{fmt, net::TcpListener, path::PathBuf, sync::Arc};
 
 use ebpf_abi::hash::key_from_bytes;
 
@@ -13,7 +13,8 @@ use service::exit;
 use crate::{
     config::{Config, ConfigError, ConfigErrors, key::Key},
     kernel::{cgroup, load, load::KernelError, memory::Size, probe::Probe},
-    sink::{KafkaError, KafkaSettings, Topics},
+    sink::{KafkaError, KafkaSettings, Ledger, Topics},
+    spool::{DirectoryError, Spool, SpoolSettings},
     stage::{Stage, window::Identity},
 };
 
@@ -70,6 +71,8 @@ impl From<KernelError> for Failure {
 /// Ready to run.
 pub struct Prepared {
     pub(super) node: Node,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) spool: Option<Spool>,
     pub(super) listener: Option<TcpListener>,
     pub(super) mode: Mode,
 }
@@ -116,6 +119,33 @@ pub(crate) fn kafka_error(config: &Config, error: KafkaError) -> ConfigError {
         allowed: allowed.to_owned(),
     }
 }
+
+/// The spool that a configuration asks for: where events go to brokers, they may have to wait.
+pub(crate) fn spool_settings(config: &Config, instance: u64) -> Option<SpoolSettings> {
+    (!config.kafka.brokers.is_empty()).then(|| SpoolSettings {
+        directory: config.spool.directory.clone(),
+        max_bytes: config.spool.max_bytes,
+        fsync: std::time::Duration::from_millis(config.spool.fsync_ms.into()),
+        instance,
+        // What the kernel counted ended with the life before.
+        resume: false,
+        faults: None,
+    })
+}
+
+/// What is wrong with the spool's directory, and where it stands.
+pub(crate) fn spool_error(config: &Config, error: &DirectoryError) -> ConfigError {
+    ConfigError {
+        place: config.place_or_file(&config.places.spool_directory),
+        option: "spool.directory".to_owned(),
+        message: format!("{} {error}", config.spool.directory.display()),
+        allowed: SPOOL_DIRECTORY.to_owned(),
+    }
+}
+
+/// What the spool's directory must be.
+const SPOOL_DIRECTORY: &str =
+    "a directory of the service's user that nobody else may write, used by one sampler";
 
 /// The state directory cannot be used.
 fn no_state(config: &Config, error: std::io::Error) -> Failure {
@@ -180,6 +210,14 @@ pub fn prepare(config: Config, mode: Mode, dry_run: bool) -> Result<Prepared, Fa
         let life = Life::begin(state).map_err(|error| no_state(&config, error))?;
         (key.bytes, key.id(), life)
     };
+    let ledger = Arc::new(Ledger::default());
+    let settings = spool_settings(&config, life.instance).filter(|_| !ad_hoc && !dry_run);
+    let spool = match settings {
+        Some(settings) => Spool::start(settings, Arc::clone(&ledger))
+            .map(|(spool, ..)| Some(spool))
+            .map_err(|error| Failure::new(exit::CONFIG, spool_error(&config, &error)))?,
+        None => None,
+    };
     let listener = if ad_hoc || dry_run {
         None
     } else {
@@ -219,8 +257,13 @@ pub fn prepare(config: Config, mode: Mode, dry_run: bool) -> Result<Prepared, Fa
     node.apply().map_err(|e| Failure::new(exit::CONFIG, e))?;
     node.probe_mut().attach(&root)?;
     load::drop_capabilities().map_err(|e| Failure::new(exit::BUG, e))?;
+    if let Some(spool) = &spool {
+        node.set_spool(spool.clone());
+    }
     Ok(Prepared {
         node,
+        ledger,
+        spool,
         listener,
         mode,
     })

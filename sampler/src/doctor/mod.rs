@@ -9,6 +9,7 @@ mod kernel;
 mod machine;
 mod report;
 mod sockets;
+mod spool;
 
 use nix::sys::resource::{Resource, getrlimit};
 
@@ -16,6 +17,7 @@ pub use clock::{ClockQuality, clock_quality};
 pub use machine::Machine;
 pub use report::{Check, Essential, Level, Report};
 pub use sockets::{Listener, LocalRule};
+pub use spool::SpoolSubject;
 
 use crate::config::Config;
 use crate::daemon::kafka_settings;
@@ -30,6 +32,8 @@ pub struct Subject {
     pub rules: Vec<LocalRule>,
     /// The Kafka sink, if there is one.
     pub kafka: Option<KafkaSettings>,
+    /// The spool before it.
+    pub spool: Option<SpoolSubject>,
 }
 
 impl Subject {
@@ -45,6 +49,7 @@ impl Subject {
         Self {
             rules: rules.collect(),
             kafka: kafka_settings(config),
+            spool: SpoolSubject::of(config),
         }
     }
 }
@@ -99,6 +104,7 @@ pub fn examine(
             &sockets::listeners(machine),
             &subject.rules,
         ));
+        checks.extend(subject.spool.as_ref().map(spool::check));
         checks.extend(
             subject
                 .kafka

@@ -9,6 +9,7 @@ mod node;
 mod rtt;
 mod select;
 mod server;
+mod spool;
 mod totals;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +26,10 @@ pub use server::{ServeError, bind, serve};
 
 use self::select::Selection;
 use self::totals::StreamTotals;
+use crate::laws;
 use crate::sink::{Ledger, SinkState};
+use crate::spool::Spool;
+use crate::stage::heartbeat::FlowTotals;
 
 /// Streams kept; a node has fewer.
 const MAX_STREAMS: usize = 1024;
@@ -54,6 +58,7 @@ pub struct Edge {
 pub struct Registry {
     state: Mutex<State>,
     ledger: Arc<Ledger>,
+    spool: Option<Spool>,
 }
 
 #[derive(Debug)]
@@ -67,7 +72,12 @@ struct State {
 
 impl Registry {
     /// An empty registry for windows of the given length.
-    pub fn new(series: StreamSeries, window: Duration, ledger: Arc<Ledger>) -> Self {
+    pub fn new(
+        series: StreamSeries,
+        window: Duration,
+        ledger: Arc<Ledger>,
+        spool: Option<Spool>,
+    ) -> Self {
         let state = State {
             node: NodeStatus::default(),
             streams: BTreeMap::new(),
@@ -78,6 +88,7 @@ impl Registry {
         Self {
             state: Mutex::new(state),
             ledger,
+            spool,
         }
     }
 
@@ -156,6 +167,11 @@ impl Registry {
         self.state().node.programs = programs;
     }
 
+    /// The window stage's totals at the last edge.
+    pub fn set_flows(&self, flows: FlowTotals) {
+        self.state().node.flows = flows;
+    }
+
     /// All families, for a scrape.
     pub fn families(&self) -> Vec<Family> {
         let (node, streams) = {
@@ -175,6 +191,12 @@ impl Registry {
             &self.ledger.state(),
             &self.ledger.delivery(),
         ));
+        let totals = self.ledger.totals();
+        let every = laws::of_flows(&node.flows).into_iter();
+        families.push(spool::laws_family(every.chain(laws::of_events(&totals))));
+        if let Some(spool) = &self.spool {
+            families.extend(spool::families(&spool.status(), &totals));
+        }
         let streams = streams
             .iter()
             .map(|(stream, totals)| (stream.as_str(), totals, self.ledger.loss(stream)));
@@ -192,9 +214,12 @@ impl Registry {
         if age > state.window.saturating_mul(LENGTHS).saturating_add(SLACK) {
             return Err(format!("no window was closed for {} s", age.as_secs()));
         }
-        Ok(match self.ledger.state() {
-            SinkState::Ok => "ok".to_owned(),
-            other => format!("windows flow; sink: {other}"),
+        let spool = self.spool.as_ref().and_then(|s| s.status().trouble());
+        Ok(match (self.ledger.state(), spool) {
+            (SinkState::Ok, None) => "ok".to_owned(),
+            (SinkState::Ok, Some(trouble)) => format!("windows flow; {trouble}"),
+            (other, None) => format!("windows flow; sink: {other}"),
+            (other, Some(trouble)) => format!("windows flow; sink: {other}; {trouble}"),
         })
     }
 

@@ -5,6 +5,7 @@
 use sampler_event::NodeHeartbeat;
 
 use crate::sink::{SinkState, Totals};
+use crate::stage::heartbeat::FlowTotals;
 use service::latency::Latency;
 use service::metrics::family::{Family, Kind, Value, counter, gauge};
 
@@ -47,6 +48,8 @@ pub struct NodeStatus {
     pub bad_histograms: u64,
     /// The last heartbeat.
     pub heartbeat: NodeHeartbeat,
+    /// The window stage's totals.
+    pub flows: FlowTotals,
 }
 
 /// Families of the window stage, the configuration and the process.
@@ -276,10 +279,16 @@ pub fn sink_families(totals: Totals, state: &SinkState, delivery: &Latency) -> V
             "Events confirmed by a broker, or written.",
             totals.delivered,
         ),
-        counter(
+        Family::new(
+            Kind::Counter,
             "flowvitals_events_dropped_total",
-            "Events dropped for want of room.",
-            totals.dropped,
+            "Events dropped: no room in memory (queue) or on disk (spool), or not readable there.",
+        )
+        .number(&[("reason", "queue")], totals.dropped_by.queue as f64)
+        .number(&[("reason", "spool")], totals.dropped_by.spool as f64)
+        .number(
+            &[("reason", "unreadable")],
+            totals.dropped_by.unreadable as f64,
         ),
         counter(
             "flowvitals_events_dead_letter_total",
@@ -288,7 +297,7 @@ pub fn sink_families(totals: Totals, state: &SinkState, delivery: &Latency) -> V
         ),
         gauge(
             "flowvitals_sink_waiting_events",
-            "Events queued, or sent and not confirmed.",
+            "Events in memory: queued, or sent and not confirmed.",
             totals.waiting as f64,
         ),
         gauge(
@@ -309,7 +318,7 @@ pub fn sink_families(totals: Totals, state: &SinkState, delivery: &Latency) -> V
     ]
 }
 
-fn summary(name: &'static str, help: &'static str, latency: &Latency) -> Family {
+pub(super) fn summary(name: &'static str, help: &'static str, latency: &Latency) -> Family {
     let quantiles = QUANTILES
         .iter()
         .map(|&q| (q, latency.quantile_s(q).unwrap_or(f64::NAN)))

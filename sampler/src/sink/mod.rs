@@ -1,22 +1,27 @@
 //! The end of the pipeline: events leave the node.
 //!
 //! Input: events from the window stage. Output: records in Kafka topics, JSON lines, or a table for a person.
-//! Limits: between window stage and sink stands one bounded queue that drops its oldest event when it is full; every
-//! drop is counted for its stream in the [`Ledger`].
+//! Limits: between window stage and sink stand the spool, if there is one, and one bounded queue. What finds no room in the queue is
+//! replayed from the spool later, or dropped; every drop is counted for its stream in the [`Ledger`].
 //!
-//! The spool's place is between [`Record::of`] and [`QueueSender::push`]: it writes records, and feeds the queue.
+//! ```text
+//! window stage ─► outlet ─► spool ─► queue ─► sink ─► broker
+//!                             └──── replay ────┘
+//! ```
 
 mod kafka;
 mod ledger;
+mod outlet;
 mod queue;
 mod record;
 mod stdout;
 mod table;
 
-pub use kafka::{Drained, KafkaError, KafkaSettings, KafkaSink, Topics, client_config};
-pub use ledger::{Ledger, Loss, SinkState, Totals};
-pub use queue::{Capacity, QueueReceiver, QueueSender, Queued, queue};
-pub use record::{Kind, Record};
+pub use kafka::{Breaker, Drained, KafkaError, KafkaSettings, KafkaSink, Topics, client_config};
+pub use ledger::{Dropped, Earlier, Ledger, Loss, Reason, SinkState, Totals};
+pub use outlet::Outlet;
+pub use queue::{Capacity, Origin, QueueReceiver, QueueSender, Queued, queue, spooled_queue};
+pub use record::{Kind, Record, Stamp};
 pub use sampler_event::Event;
 pub use stdout::JsonLines;
 pub use table::Table;

@@ -2,8 +2,8 @@
 //!
 //! Input: records, without ever making the window stage wait. Output: the same records in order, one lane per kind, so
 //! that a topic which is held back does not stand in the way of the others.
-//! Limits: each lane holds its [`Capacity`] in events and in bytes; a full lane drops its **oldest** record, and the
-//! [`Ledger`] counts it for its stream. Units: events, bytes.
+//! Limits: each lane holds its [`Capacity`] in events and in bytes. A full lane gives its **oldest** record back to the spool if it is on
+//! disk too, to be replayed later; otherwise it is dropped, and the [`Ledger`] counts it for its stream. Units: events, bytes.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,6 +15,7 @@ use tracing::warn;
 
 use super::ledger::Ledger;
 use super::record::{Kind, Record};
+use crate::spool::{Spool, SpoolId};
 
 /// Drops are logged at most this often; all are counted.
 const DROP_LOG: Duration = Duration::from_secs(60);
@@ -45,10 +46,44 @@ impl Capacity {
             bytes: 4 << 20,
         },
     ];
+
+    /// Rooms where windows and heartbeats are on disk too: what does not fit here is replayed from there. 10 s of 200 streams'
+    /// windows, so that those which were live when a broker came back are few.
+    pub const SPOOLED: [Self; 3] = [
+        Self {
+            events: 60,
+            bytes: 1 << 20,
+        },
+        Self {
+            events: 2_000,
+            bytes: 2 << 20,
+        },
+        Self::DEFAULT[2],
+    ];
+}
+
+/// Where a record comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Its place on disk; none: it is in memory only.
+    pub spooled: Option<SpoolId>,
+    /// An earlier life of the daemon made it.
+    pub earlier: bool,
+    /// It comes from the backlog, not from the window stage.
+    pub replayed: bool,
 }
 
 /// Makes a queue with rooms by [`Kind::index`].
 pub fn queue(capacity: [Capacity; 3], ledger: Arc<Ledger>) -> (QueueSender, QueueReceiver) {
+    spooled_queue(capacity, ledger, None)
+}
+
+/// Makes a queue whose records may be on disk too.
+pub fn spooled_queue(
+    capacity: [Capacity; 3],
+    ledger: Arc<Ledger>,
+    spool: Option<Spool>,
+) -> (QueueSender, QueueReceiver) {
     let lanes = capacity.map(|capacity| Lane {
         records: VecDeque::new(),
         bytes: 0,
@@ -63,6 +98,7 @@ pub fn queue(capacity: [Capacity; 3], ledger: Arc<Ledger>) -> (QueueSender, Queu
         lanes,
         changed: Notify::new(),
         ledger,
+        spool,
     });
     (
         QueueSender {
@@ -89,8 +125,10 @@ pub struct QueueReceiver {
 pub struct Queued {
     /// The record.
     pub record: Record,
-    /// When it was pushed.
+    /// When the window stage gave it away.
     pub since: Instant,
+    /// Where it comes from.
+    pub origin: Origin,
 }
 
 #[derive(Debug)]
@@ -98,6 +136,7 @@ struct Shared {
     lanes: Mutex<Lanes>,
     changed: Notify,
     ledger: Arc<Ledger>,
+    spool: Option<Spool>,
 }
 
 #[derive(Debug)]
@@ -127,27 +166,52 @@ impl Lane {
 }
 
 impl Shared {
+    /// A record leaves the queue for want of room. True: it is lost.
+    fn evict(&self, queued: &Queued) -> bool {
+        self.ledger.taken(&queued.record);
+        match (queued.origin.spooled, &self.spool) {
+            (Some(id), Some(spool)) => {
+                self.ledger.parked(queued.origin.earlier);
+                spool.give_back(id, &queued.record, queued.origin.earlier);
+                false
+            }
+            _ => {
+                self.ledger.dropped(&queued.record);
+                true
+            }
+        }
+    }
+
     fn lanes(&self) -> MutexGuard<'_, Lanes> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl QueueSender {
-    /// Adds a record; never waits. Where there is no room the oldest records of its kind are dropped.
+    /// Adds a record that is on no disk; never waits. Where there is no room the oldest records of its kind go.
     pub fn push(&self, record: Record) {
+        self.shared.ledger.produced(&record);
+        self.enqueue(Queued {
+            record,
+            since: Instant::now(),
+            origin: Origin::default(),
+        });
+    }
+
+    /// Adds a record that was counted as produced; never waits.
+    pub fn enqueue(&self, queued: Queued) {
         let ledger = &self.shared.ledger;
-        ledger.queued(&record);
+        ledger.queued(&queued.record);
         let now = Instant::now();
         let mut lanes = self.shared.lanes();
-        let lane = &mut lanes.lanes[record.kind.index()];
-        lane.bytes = lane.bytes.saturating_add(record.size_bytes());
-        lane.records.push_back(Queued { record, since: now });
+        let lane = &mut lanes.lanes[queued.record.kind.index()];
+        lane.bytes = lane.bytes.saturating_add(queued.record.size_bytes());
+        lane.records.push_back(queued);
         let mut dropped = false;
         while lane.overfull()
             && let Some(oldest) = lane.pop()
         {
-            ledger.dropped(&oldest.record);
-            dropped = true;
+            dropped |= self.shared.evict(&oldest);
         }
         let log = dropped
             && lanes
@@ -216,6 +280,20 @@ impl QueueReceiver {
         self.len() == 0
     }
 
+    /// The spool, if there is one.
+    pub fn spool(&self) -> Option<&Spool> {
+        self.shared.spool.as_ref()
+    }
+
+    /// Of the records that wait: those that are on disk too.
+    pub fn spooled_len(&self) -> usize {
+        let lanes = self.shared.lanes();
+        let records = lanes.lanes.iter().flat_map(|lane| &lane.records);
+        records
+            .filter(|queued| queued.origin.spooled.is_some())
+            .count()
+    }
+
     /// The books that the queue keeps.
     pub fn ledger(&self) -> &Arc<Ledger> {
         &self.shared.ledger
@@ -227,7 +305,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::sink::Loss;
+    use crate::sink::{Loss, Stamp};
 
     const ALL: [bool; 3] = [true; 3];
 
@@ -235,6 +313,7 @@ mod tests {
         Record {
             kind,
             key: key.to_owned(),
+            stamp: Stamp::default(),
             payload: vec![7; length],
         }
     }

@@ -32,11 +32,13 @@ impl<W: Write> JsonLines<W> {
             {
                 Ok(line) => {
                     writeln!(self.out, "{line}")?;
-                    queue.ledger().delivered(queued.since.elapsed());
+                    queue
+                        .ledger()
+                        .delivered(&queued.record, queued.origin, queued.since.elapsed());
                 }
                 Err(error) => {
                     tracing::error!(%error, key = queued.record.key, "an event cannot be written as JSON");
-                    queue.ledger().dead_letter(&queued.record);
+                    queue.ledger().dead_letter(&queued.record, queued.origin);
                 }
             }
             if queue.is_empty() {
@@ -54,7 +56,7 @@ mod tests {
     use sampler_event::{Event, NodeHeartbeat, StreamWindow};
 
     use super::*;
-    use crate::sink::{Capacity, Kind, Ledger, Record, queue};
+    use crate::sink::{Capacity, Kind, Ledger, Record, Stamp, queue};
 
     #[tokio::test]
     async fn writes_a_line_per_event_and_keeps_the_books() {
@@ -73,6 +75,7 @@ mod tests {
         sender.push(Record {
             kind: Kind::Window,
             key: "junk".to_owned(),
+            stamp: Stamp::default(),
             payload: vec![0xff; 3],
         });
         drop(sender);

@@ -33,11 +33,13 @@ impl<W: Write> Table<W> {
                 Ok(Event::Pulse(_) | Event::Node(_)) => {}
                 Err(error) => {
                     tracing::error!(%error, key = queued.record.key, "an event cannot be read back");
-                    queue.ledger().dead_letter(&queued.record);
+                    queue.ledger().dead_letter(&queued.record, queued.origin);
                     continue;
                 }
             }
-            queue.ledger().delivered(queued.since.elapsed());
+            queue
+                .ledger()
+                .delivered(&queued.record, queued.origin, queued.since.elapsed());
         }
         Ok(())
     }

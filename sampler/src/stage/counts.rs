@@ -86,6 +86,11 @@ impl Counts {
         unsafe { words.as_ptr().cast::<T>().read() }
     }
 
+    /// All words.
+    pub fn words(&self) -> &[u64] {
+        &self.0
+    }
+
     /// Plain counters.
     pub fn counters(&self) -> Counters {
         self.part(COUNTERS)

@@ -3,6 +3,8 @@
 
 use sampler_event::{LifeCycle, NamespaceCounters, NodeHeartbeat, StreamState};
 
+use crate::{laws, sink::Totals};
+
 use super::{
     streams::Streams,
     window::{Frame, Identity},
@@ -17,12 +19,14 @@ pub struct Outside {
     pub kernel_mode: String,
     /// Its release.
     pub kernel_release: String,
-    /// Events that a broker confirmed.
-    pub events_delivered: u64,
-    /// Events dropped for want of room.
-    pub events_dropped: u64,
-    /// Events that no broker would take.
-    pub dead_letter: u64,
+    /// What became of the events so far.
+    pub events: Totals,
+    /// Why events wait or are less safe than they should be; empty when all is well.
+    pub degraded: String,
+    /// Bytes of the spool.
+    pub spool_bytes: u64,
+    /// Age of about the oldest event in it that is not confirmed.
+    pub spool_age_ms: u64,
     /// By stream: dropped events and dead letters.
     pub lost_by_stream: Vec<(String, u64, u64)>,
     /// The wall clock is synchronised.
@@ -41,9 +45,9 @@ pub struct Outside {
     pub bpf: Option<(u64, u64)>,
 }
 
-/// Totals over the life of the daemon.
+/// Totals over the life of the daemon; their laws are in [`laws`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ledger {
+pub struct FlowTotals {
     /// Chosen by the hash.
     pub flows_selected: u64,
     /// Admitted.
@@ -64,10 +68,12 @@ pub struct Ledger {
     pub clock_step_ms: i64,
     /// Heartbeats so far.
     pub next_sequence: u64,
+    /// Edges in a row at which a law of flows did not hold. One may not: the kernel counts while its counters are read.
+    pub uneven_edges: u8,
 }
 
-impl Ledger {
-    /// Takes in an event of the window that [`Ledger::begin_window`] began.
+impl FlowTotals {
+    /// Takes in an event of the window that [`FlowTotals::begin_window`] began.
     pub fn add(&mut self, window: &sampler_event::StreamWindow) {
         self.flows_selected += window.flows_selected;
         self.flows_sampled += window.flows_sampled;
@@ -83,20 +89,20 @@ impl Ledger {
         self.flows_open = 0;
         self.flows_unhooked = 0;
     }
+}
 
-    /// The laws that hold at every window edge, by the names of what must be equal.
-    pub fn laws(&self) -> [(&'static str, bool); 2] {
-        [
-            (
-                "flows_selected = flows_sampled + flows_refused",
-                self.flows_selected == self.flows_sampled + self.flows_refused,
-            ),
-            (
-                "flows_sampled + flows_picked_up = flows_closed + flows_open",
-                self.flows_sampled + self.flows_picked_up == self.flows_closed + self.flows_open,
-            ),
-        ]
-    }
+fn broken_laws(flows: &mut FlowTotals, events: &Totals) -> Vec<String> {
+    let of_flows = laws::of_flows(flows);
+    flows.uneven_edges = match of_flows.iter().all(laws::Law::holds) {
+        true => 0,
+        false => flows.uneven_edges.saturating_add(1),
+    };
+    let lasting = of_flows.into_iter().filter(|_| flows.uneven_edges > 1);
+    lasting
+        .chain(laws::of_events(events))
+        .filter(|law| !law.holds())
+        .map(|law| law.name.to_owned())
+        .collect()
 }
 
 /// The heartbeat of a window; `spoke`: streams that sent a window event in it.
@@ -106,12 +112,16 @@ pub fn close(
     life_cycle: LifeCycle,
     streams: &Streams,
     spoke: &[bool],
-    ledger: &mut Ledger,
+    ledger: &mut FlowTotals,
     outside: &Outside,
 ) -> NodeHeartbeat {
     ledger.clock_step_ms += frame.closed.clock_step_ms;
     ledger.events_produced += 1;
     ledger.flows_refused = streams.streams().iter().map(|s| s.lost_flows).sum();
+    let events = outside.events;
+    // Those of this window are on their way to the sink.
+    let handing_over = ledger.events_produced.saturating_sub(events.produced);
+    let broken_laws = broken_laws(ledger, &events);
     let sequence = ledger.next_sequence;
     ledger.next_sequence += 1;
     let states = streams
@@ -172,9 +182,9 @@ pub fn close(
         flows_open: ledger.flows_open,
         flows_unhooked: ledger.flows_unhooked,
         events_produced: ledger.events_produced,
-        events_delivered: outside.events_delivered,
-        events_dropped: outside.events_dropped,
-        dead_letter: outside.dead_letter,
+        events_delivered: events.delivered,
+        events_dropped: events.dropped,
+        dead_letter: events.dead_letter,
         clock_synchronised: outside.clock_synchronised,
         clock_error_us: outside.clock_error_us,
         clock_step_ms: ledger.clock_step_ms,
@@ -184,5 +194,21 @@ pub fn close(
         kernel_memory_bytes: outside.kernel_memory_bytes,
         bpf_run_ns: outside.bpf.map(|b| b.0),
         bpf_run_count: outside.bpf.map(|b| b.1),
+        flags: 0,
+        degraded: outside.degraded.clone(),
+        events_waiting: events.waiting + handing_over,
+        events_spooled: events.spooled,
+        events_unspooled: events.unspooled,
+        events_dropped_queue: events.dropped_by.queue,
+        events_dropped_spool: events.dropped_by.spool,
+        events_dropped_unreadable: events.dropped_by.unreadable,
+        earlier_found: events.earlier.found,
+        earlier_delivered: events.earlier.delivered,
+        earlier_dropped: events.earlier.dropped.sum(),
+        earlier_dead_letter: events.earlier.dead_letter,
+        earlier_at_risk: events.earlier.at_risk,
+        spool_bytes: outside.spool_bytes,
+        spool_age_ms: outside.spool_age_ms,
+        broken_laws,
     }
 }

@@ -13,6 +13,7 @@ pub mod clock;
 pub mod counts;
 pub mod heartbeat;
 pub mod pulse;
+pub mod state;
 pub mod streams;
 mod unseen;
 pub mod walk;
@@ -24,8 +25,9 @@ use sampler_event::{Event, LifeCycle};
 use self::{
     clock::{Closed, Now, WindowClock},
     counts::{Cells, Counts},
-    heartbeat::{Ledger, Outside},
+    heartbeat::{FlowTotals, Outside},
     pulse::PulseFrame,
+    state::StageState,
     streams::{Order, Streams, StreamsError, Wanted},
     unseen::Unseen,
     walk::Walks,
@@ -60,7 +62,7 @@ pub struct Stage {
     pub identity: Identity,
     /// Streams and epochs.
     pub streams: Streams,
-    ledger: Ledger,
+    ledger: FlowTotals,
     walks: Walks,
     unseen: Unseen,
     clock: WindowClock,
@@ -83,7 +85,7 @@ impl Stage {
         Self {
             identity,
             streams: Streams::new(slots),
-            ledger: Ledger::default(),
+            ledger: FlowTotals::default(),
             walks: Walks::default(),
             unseen: Unseen::default(),
             clock: WindowClock::new(window_ms, now),
@@ -149,8 +151,18 @@ impl Stage {
     }
 
     /// Totals so far.
-    pub fn ledger(&self) -> &Ledger {
+    pub fn ledger(&self) -> &FlowTotals {
         &self.ledger
+    }
+
+    /// What a new life would go on from: the state at the end of the last window.
+    pub fn state(&self) -> StageState {
+        StageState::of(
+            self.number,
+            &self.ledger,
+            self.streams.streams(),
+            self.streams.epochs(),
+        )
     }
 
     /// Closes the pulses that are due.

@@ -44,16 +44,31 @@ pub struct NodeLine {
     pub kernel_mode: String,
     /// State of the sink.
     pub sink: String,
-    /// Events that wait.
+    /// Events that wait in memory.
     pub waiting: f64,
     /// Events lost so far: dropped, and dead letters.
     pub lost: f64,
+    /// The spool; none: events go to standard output.
+    pub spool: Option<SpoolLine>,
     /// CPU time per second of the daemon.
     pub cpu_ratio: f64,
     /// Resident memory of the daemon, bytes.
     pub rss_bytes: f64,
     /// Lateness of window edges, 99th percentile, ms.
     pub late_p99_ms: Option<f64>,
+}
+
+/// The spool, for a person.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SpoolLine {
+    /// Events that no broker has confirmed.
+    pub events: f64,
+    /// Age of about the oldest of them, s.
+    pub age_s: f64,
+    /// How long its bound lasts at the present rate, s; none: nothing is written yet.
+    pub room_s: Option<f64>,
+    /// The disk does not take events, or not in time.
+    pub degraded: bool,
 }
 
 /// Whether `now` has a window that `before` has not.
@@ -202,6 +217,7 @@ pub fn rows(before: &Parsed, now: &Parsed) -> Vec<Row> {
 pub fn node_line(before: &Parsed, now: &Parsed) -> NodeLine {
     let elapsed_s = seconds_between(before, now).max(f64::MIN_POSITIVE);
     let value = |name: &str| now.value(name).unwrap_or(0.0);
+    let sum = |name: &str| now.named(name).map(|sample| sample.value).sum::<f64>();
     let build = now.named("flowvitals_build_info").next();
     let label = |name: &str| {
         build
@@ -224,8 +240,15 @@ pub fn node_line(before: &Parsed, now: &Parsed) -> NodeLine {
             .cloned()
             .unwrap_or_default(),
         waiting: value("flowvitals_sink_waiting_events"),
-        lost: value("flowvitals_events_dropped_total")
-            + value("flowvitals_events_dead_letter_total"),
+        lost: sum("flowvitals_events_dropped_total") + sum("flowvitals_events_dead_letter_total"),
+        spool: now
+            .value("flowvitals_spool_events")
+            .map(|events| SpoolLine {
+                events,
+                age_s: value("flowvitals_spool_age_seconds"),
+                room_s: now.value("flowvitals_spool_room_seconds"),
+                degraded: value("flowvitals_spool_degraded") == 1.0,
+            }),
         cpu_ratio: (value(cpu) - before.value(cpu).unwrap_or(0.0)).max(0.0) / elapsed_s,
         rss_bytes: value("flowvitals_process_resident_memory_bytes"),
         late_p99_ms: late
@@ -278,6 +301,28 @@ mod tests {
         );
         assert_eq!((row.rtt_mean_ms, row.stall_ratio), (Some(20.0), None));
         assert!((row.rtt_p90_ms.expect("p90") - 18.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn losses_of_all_reasons_and_the_spool_are_shown() {
+        let line = |text: &str| {
+            let now = parse(text).expect("exposition");
+            node_line(&now, &now)
+        };
+        let lost = "# TYPE flowvitals_events_dropped_total counter\n\
+             flowvitals_events_dropped_total{reason=\"queue\"} 2\nflowvitals_events_dropped_total{reason=\"spool\"} 3\n\
+             # TYPE flowvitals_events_dead_letter_total counter\nflowvitals_events_dead_letter_total 4\n";
+        assert_eq!((line(lost).lost, line(lost).spool), (9.0, None));
+        let spool = "# TYPE flowvitals_spool_events gauge\nflowvitals_spool_events 70\n\
+             # TYPE flowvitals_spool_age_seconds gauge\nflowvitals_spool_age_seconds 45\n\
+             # TYPE flowvitals_spool_degraded gauge\nflowvitals_spool_degraded 1\n";
+        let expected = SpoolLine {
+            events: 70.0,
+            age_s: 45.0,
+            room_s: None,
+            degraded: true,
+        };
+        assert_eq!(line(spool).spool, Some(expected));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
 use ratatui::widgets::{Cell, Row as TableRow, Table};
 
-use super::rates::{NodeLine, Row};
+use super::rates::{NodeLine, Row, SpoolLine};
 
 /// Columns: heading and width.
 const COLUMNS: [(&str, u16); 11] = [
@@ -55,14 +55,26 @@ pub fn headline(node: &NodeLine) -> String {
         .late_p99_ms
         .map_or("-".to_owned(), |late_ms| format!("{late_ms:.1} ms"));
     format!(
-        "flowvitals {} | kernel {} | sink {} ({:.0} waiting, {:.0} lost) | cpu {:.2} % | rss {:.1} MB | late p99 {late} | TCP only",
+        "flowvitals {} | kernel {} | sink {} ({:.0} waiting, {:.0} lost){} | cpu {:.2} % | rss {:.1} MB | late p99 {late} | TCP only",
         node.version,
         node.kernel_mode,
         node.sink,
         node.waiting,
         node.lost,
+        node.spool.as_ref().map_or_else(String::new, spool),
         node.cpu_ratio * 100.0,
         node.rss_bytes / 1e6,
+    )
+}
+
+fn spool(line: &SpoolLine) -> String {
+    let room = line
+        .room_s
+        .map_or_else(String::new, |s| format!(", room {:.0} min", s / 60.0));
+    let trouble = if line.degraded { ", disk!" } else { "" };
+    format!(
+        " | spool {:.0} ({:.0} s{room}{trouble})",
+        line.events, line.age_s
     )
 }
 
@@ -172,6 +184,26 @@ mod tests {
         );
         assert_eq!(buffer[(0, 2)].fg, Color::Red);
         assert!(line(5).starts_with("no answer"));
+    }
+
+    #[test]
+    fn the_spool_is_shown_where_there_is_one() {
+        assert!(!headline(&NodeLine::default()).contains("spool"));
+        let spool = SpoolLine {
+            events: 7000.0,
+            age_s: 35.2,
+            room_s: Some(1860.0),
+            degraded: true,
+        };
+        let node = NodeLine {
+            spool: Some(spool),
+            ..NodeLine::default()
+        };
+        let text = headline(&node);
+        assert!(
+            text.contains("| spool 7000 (35 s, room 31 min, disk!) |"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -156,6 +156,20 @@ impl Sampler {
         let state = tempfile::tempdir().expect("a state directory");
         let file = state.path().join("sampler.toml");
         std::fs::write(&file, config_text(&state, config)).expect("a configuration");
+        Self::start_in(namespace, state)
+    }
+
+    /// Kills it without a warning, which leaves what it has in its state directory.
+    pub fn kill(mut self) -> tempfile::TempDir {
+        self.signal(nix::sys::signal::Signal::SIGKILL);
+        self.child.wait().expect("an exit status");
+        let empty = tempfile::tempdir().expect("a directory");
+        std::mem::replace(&mut self.state, empty)
+    }
+
+    /// Starts in the state directory of an earlier one, with its configuration.
+    pub fn start_in(namespace: &Namespace, state: tempfile::TempDir) -> Self {
+        let file = state.path().join("sampler.toml");
         let mut child = namespace
             .command(env!("CARGO_BIN_EXE_flowvitals-sampler"))
             .args(["run", "--config"])

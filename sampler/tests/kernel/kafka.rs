@@ -36,25 +36,22 @@ use crate::harness::{Sampler, http_get, network, turn};
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How long the broker is away.
 const AWAY: Duration = Duration::from_secs(8);
-const NODE_TOPIC: &str = "flowvitals.node.v1";
+pub const NODE_TOPIC: &str = "flowvitals.node.v1";
 const PULSE_TOPIC: &str = "flowvitals.pulse.v1";
-const WINDOW_TOPIC: &str = "flowvitals.window.v1";
+pub const WINDOW_TOPIC: &str = "flowvitals.window.v1";
 
-/// Two neighbouring ports that are free in the namespace.
-fn free_port(namespace: &Namespace) -> u16 {
-    let free = || {
-        (29_092u16..30_092).step_by(2).find(|port| {
-            TcpListener::bind(("127.0.0.1", *port)).is_ok()
-                && TcpListener::bind(("127.0.0.1", port + 1)).is_ok()
-        })
-    };
+/// The first of three neighbouring ports that are free in the namespace, none of which a connection is given by chance.
+pub fn free_port(namespace: &Namespace) -> u16 {
+    let is_free =
+        |port: &u16| (0..3).all(|after| TcpListener::bind(("127.0.0.1", *port + after)).is_ok());
+    let free = || (9_092u16..9_700).step_by(3).find(is_free);
     namespace
         .run_in(free)
         .expect("the namespace")
         .expect("a free port")
 }
 
-fn start_broker(namespace: &Namespace, first_port: u16) -> Option<Cluster> {
+pub fn start_broker(namespace: &Namespace, first_port: u16) -> Option<Cluster> {
     let options = KafkaOptions {
         first_port: Some(first_port),
         ..KafkaOptions::default()
@@ -71,7 +68,7 @@ fn start_broker(namespace: &Namespace, first_port: u16) -> Option<Cluster> {
     }
 }
 
-fn wait_log(sampler: &Sampler, what: &str, done: impl Fn(&str) -> bool) {
+pub fn wait_log(sampler: &Sampler, what: &str, done: impl Fn(&str) -> bool) {
     let begin = Instant::now();
     while !done(&sampler.log()) {
         assert!(
@@ -84,7 +81,7 @@ fn wait_log(sampler: &Sampler, what: &str, done: impl Fn(&str) -> bool) {
 }
 
 /// Everything in a topic, to the end of every partition.
-fn records(brokers: &str, topic: &Topic) -> Vec<OwnedMessage> {
+pub fn records(brokers: &str, topic: &Topic) -> Vec<OwnedMessage> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("group.id", "test")
@@ -112,7 +109,7 @@ fn records(brokers: &str, topic: &Topic) -> Vec<OwnedMessage> {
 }
 
 /// Decodes all of a topic; its header must name the type and its key must be the event's own.
-fn decoded<M: Message + Default>(
+pub fn decoded<M: Message + Default>(
     records: &[OwnedMessage],
     schema: &str,
     key: impl Fn(&M) -> &str,

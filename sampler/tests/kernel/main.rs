@@ -11,6 +11,7 @@ mod hammer;
 mod handshakes;
 mod harness;
 mod kafka;
+mod killed;
 mod late;
 mod lives;
 mod others;

@@ -1,9 +1,12 @@
 //! How the detector is laid out: what is sought, how sure it must be, what it takes for normal.
 
+use serde::Deserialize;
+
 use super::cusum::Bounds;
 
 /// How the detector is laid out.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Design {
     /// ρ: the change that is sought, as a multiple of the level.
     pub ratio: f64,
@@ -80,7 +83,7 @@ impl Default for Design {
             most_at_once: 0.5,
             ceiling: 2.0,
             least_ratio: 5e-4,
-            few: 4.0,
+            few: 8.0,
             group_most: 8.0,
             trim: 2,
             trimmed: 2.0,

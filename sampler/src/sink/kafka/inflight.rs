@@ -114,6 +114,24 @@ impl InFlight {
         self.events.values().map(|entry| entry.queued.since).min()
     }
 
+    /// Room for events from the backlog: what live ones leave of half the table.
+    pub fn room_for_replays(&self) -> usize {
+        let windows = self.used[Kind::Window.index()];
+        let nodes = self.used[Kind::Node.index()];
+        if windows.bytes.max(nodes.bytes) >= MAX_BYTES / 2 {
+            return 0;
+        }
+        (MAX_EVENTS / 2).saturating_sub(windows.events.max(nodes.events))
+    }
+
+    /// Of the unconfirmed events: those that are on disk too.
+    pub fn spooled_len(&self) -> usize {
+        let entries = self.events.values();
+        entries
+            .filter(|entry| entry.queued.origin.spooled.is_some())
+            .count()
+    }
+
     /// Unconfirmed events.
     pub fn len(&self) -> usize {
         self.events.len()
@@ -133,17 +151,20 @@ impl InFlight {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sink::record::Record;
+    use crate::sink::queue::Origin;
+    use crate::sink::record::{Record, Stamp};
 
     fn event(kind: Kind, length: usize) -> Queued {
         let record = Record {
             kind,
             key: "s".to_owned(),
+            stamp: Stamp::default(),
             payload: vec![0; length],
         };
         Queued {
             record,
             since: Instant::now(),
+            origin: Origin::default(),
         }
     }
 

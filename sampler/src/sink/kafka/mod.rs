@@ -3,11 +3,13 @@
 //! Input: the queue. Output: records, each confirmed by the brokers or counted as a dead letter; the [`Ledger`] keeps the
 //! books and the state. An event stays in the table of events in flight until its delivery report, so that a producer
 //! which breaks can be replaced without a loss; consumers drop what was doubled by its sequence.
-//! Limits: [`inflight`] per kind; what finds no room waits in the queue, whose oldest is dropped.
+//! What the spool holds beyond that is replayed beside live events, throttled ([`replay`]).
+//! Limits: [`inflight`] per kind; what finds no room waits in the queue, whose oldest goes back to the spool or is dropped.
 
 mod health;
 mod inflight;
 mod producer;
+mod replay;
 mod settings;
 
 use std::sync::Arc;
@@ -22,11 +24,14 @@ use tracing::{error, info, warn};
 
 use self::health::Health;
 use self::inflight::{Id, InFlight};
+pub use self::producer::Breaker;
 use self::producer::{Life, Report};
+use self::replay::Replay;
 pub use self::settings::{KafkaError, KafkaSettings, Topics, client_config};
 use super::ledger::{Ledger, SinkState};
-use super::queue::{QueueReceiver, Queued};
+use super::queue::{Origin, QueueReceiver, Queued};
 use super::record::Kind;
+use crate::spool::{Replayed, Spool, SpoolId};
 
 /// How often holds and state are looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -34,6 +39,8 @@ const TICK: Duration = Duration::from_millis(250);
 const REPORTS_AT_ONCE: usize = 512;
 /// Dead letters are logged at most this often; all are counted.
 const DEAD_LETTER_LOG: Duration = Duration::from_secs(60);
+/// Nothing is replayed while an event has been unconfirmed for so long: no broker takes any.
+const REPLAY_PATIENCE: Duration = Duration::from_secs(2);
 /// A broken producer is replaced at most this often.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 
@@ -44,6 +51,8 @@ pub struct Drained {
     pub queued: usize,
     /// Events sent but not confirmed: they may or may not have arrived.
     pub unconfirmed: usize,
+    /// Events on disk, some of them sent but not confirmed: the next life sends them.
+    pub spooled: usize,
 }
 
 /// The sink.
@@ -59,6 +68,10 @@ pub struct KafkaSink {
     last_dead_letter_log: Option<Instant>,
     last_renewal: Option<Instant>,
     renewal_due: bool,
+    spool: Option<Spool>,
+    replay: Replay,
+    /// Confirmed, not yet told to the spool.
+    done: Vec<SpoolId>,
 }
 
 impl KafkaSink {
@@ -79,7 +92,23 @@ impl KafkaSink {
             last_dead_letter_log: None,
             last_renewal: None,
             renewal_due: false,
+            spool: None,
+            replay: Replay::default(),
+            done: Vec::new(),
         })
+    }
+
+    /// Takes its backlog from a spool, at most so many events a second.
+    #[must_use]
+    pub fn with_spool(mut self, spool: Spool, replay_events_per_s: u32) -> Self {
+        self.spool = Some(spool);
+        self.replay = Replay::new(replay_events_per_s);
+        self
+    }
+
+    /// Something that breaks this sink's first producer, for tests of what happens then.
+    pub fn breaker(&self) -> Breaker {
+        self.life.breaker()
     }
 
     /// Sends what the queue gives until its sender is gone, then empties itself within the flush timeout.
@@ -99,12 +128,17 @@ impl KafkaSink {
                     for report in reports.drain(..) {
                         self.on_report(report);
                     }
+                    self.tell_done();
                 }
                 queued = queue.recv(open), if ask => match queued {
                     Some(queued) => self.on_event(queued),
                     None => deadline = Some(Instant::now() + self.settings.flush_timeout),
                 },
+                records = self.replay.arrival() => self.on_backlog(records),
                 _ = tick.tick() => self.on_tick(),
+            }
+            if deadline.is_none() {
+                self.ask_backlog();
             }
             if queue.is_closed() {
                 let deadline =
@@ -114,7 +148,7 @@ impl KafkaSink {
                 }
                 let empty = queue.is_empty() && self.in_flight.is_empty();
                 if empty || Instant::now() >= deadline {
-                    return self.finish(queue.len());
+                    return self.finish(&queue);
                 }
             }
         }
@@ -127,18 +161,65 @@ impl KafkaSink {
         })
     }
 
-    fn finish(self, queued: usize) -> Drained {
+    fn finish(mut self, queue: &QueueReceiver) -> Drained {
+        self.tell_done();
+        let safe = (queue.spooled_len(), self.in_flight.spooled_len());
+        let backlog = self.spool.as_ref().map_or(0, Spool::pending) as usize;
         let left = Drained {
-            queued,
-            unconfirmed: self.in_flight.len(),
+            queued: queue.len() - safe.0,
+            unconfirmed: self.in_flight.len() - safe.1,
+            spooled: backlog + safe.0 + safe.1,
         };
         if left == Drained::default() {
             info!("all events are confirmed");
         } else {
-            warn!(queued = left.queued, unconfirmed = left.unconfirmed, state = %self.ledger.state(), "events are left behind");
+            warn!(queued = left.queued, unconfirmed = left.unconfirmed, spooled = left.spooled, state = %self.ledger.state(), "events are left behind");
         }
         self.life.end();
         left
+    }
+
+    /// Asks for events of the backlog, if live ones leave room and brokers take what they get.
+    fn ask_backlog(&mut self) {
+        let Some(spool) = &self.spool else { return };
+        let held = self.renewal_due
+            || !Kind::ALL.iter().all(|kind| self.health.is_open(*kind))
+            || self
+                .in_flight
+                .oldest()
+                .is_some_and(|since| since.elapsed() >= REPLAY_PATIENCE);
+        if !held {
+            let room = self.in_flight.room_for_replays();
+            self.replay.ask(spool, room, Instant::now());
+        }
+    }
+
+    fn on_backlog(&mut self, records: Vec<Replayed>) {
+        for Replayed {
+            id,
+            record,
+            earlier,
+        } in records
+        {
+            let origin = Origin {
+                spooled: Some(id),
+                earlier,
+                replayed: true,
+            };
+            self.on_event(Queued {
+                record: record.replayed(),
+                since: Instant::now(),
+                origin,
+            });
+        }
+    }
+
+    /// Tells the spool what it may forget.
+    fn tell_done(&mut self) {
+        if let Some(spool) = &self.spool {
+            spool.done(std::mem::take(&mut self.done));
+        }
+        self.done.clear();
     }
 
     fn on_event(&mut self, queued: Queued) {
@@ -164,7 +245,9 @@ impl KafkaSink {
                 id, result: Ok(()), ..
             } => {
                 if let Some(queued) = self.in_flight.remove(id) {
-                    self.ledger.delivered(queued.since.elapsed());
+                    self.ledger
+                        .delivered(&queued.record, queued.origin, queued.since.elapsed());
+                    self.done.extend(queued.origin.spooled);
                     self.health.delivered(queued.record.kind);
                 }
             }
@@ -215,7 +298,8 @@ impl KafkaSink {
         let Some(queued) = self.in_flight.remove(id) else {
             return;
         };
-        self.ledger.dead_letter(&queued.record);
+        self.ledger.dead_letter(&queued.record, queued.origin);
+        self.done.extend(queued.origin.spooled);
         let now = Instant::now();
         if self
             .last_dead_letter_log
@@ -224,6 +308,9 @@ impl KafkaSink {
             self.last_dead_letter_log = Some(now);
             let total = self.ledger.totals().dead_letter;
             error!(key = queued.record.key, bytes = queued.record.payload.len(), %code, total, "no broker takes this event: it is given up and counted");
+        }
+        if let Some(spool) = &self.spool {
+            spool.dead_letter(queued.record, code.to_string());
         }
     }
 

@@ -56,6 +56,24 @@ pub struct Life {
     reports: UnboundedSender<Report>,
 }
 
+/// Breaks a producer as a broken promise of idempotence would, for tests.
+pub struct Breaker(ThreadedProducer<Context>);
+
+impl Breaker {
+    /// Does it, by librdkafka's own function for tests.
+    pub fn fire(&self) {
+        let code = rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
+        // SAFETY: the producer lives as long as `self`, and the text is a C string.
+        unsafe {
+            rdkafka::bindings::rd_kafka_test_fatal_error(
+                self.0.client().native_ptr(),
+                code,
+                c"forced by a test".as_ptr(),
+            );
+        }
+    }
+}
+
 /// Hands librdkafka's calls on as reports.
 pub struct Context {
     life: u64,
@@ -145,6 +163,11 @@ impl Life {
         self.producer
             .send(message)
             .map_err(|(error, _)| error.rdkafka_error_code().unwrap_or(Code::Unknown))
+    }
+
+    /// Something that breaks this producer.
+    pub fn breaker(&self) -> Breaker {
+        Breaker(self.producer.clone())
     }
 
     /// Why this producer can send nothing more, if that is so.

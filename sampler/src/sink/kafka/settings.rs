@@ -119,8 +119,8 @@ const DEFAULTS: [(&str, &str); 11] = [
     ("linger.ms", "10"),
     ("queue.buffering.max.messages", BUFFERED_MESSAGES),
     ("queue.buffering.max.kbytes", BUFFERED_KIB),
-    // A broker that comes back is found within two seconds rather than ten.
-    ("reconnect.backoff.max.ms", "2000"),
+    // A broker that comes back is found within one and a half seconds rather than ten.
+    ("reconnect.backoff.max.ms", "1000"),
     // A topic that the operator forgot must not appear with the broker's own partition count.
     ("allow.auto.create.topics", "false"),
     ("socket.keepalive.enable", "true"),

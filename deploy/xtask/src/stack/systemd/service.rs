@@ -134,7 +134,7 @@ impl<'a> Service<'a> {
     /// What systemd thinks of its exposure; fails above `tenths`, and where the unit has a mistake.
     pub fn exposure(&self, tenths: u32) -> Result<String> {
         self.machine.shell(&format!(
-            "systemd-analyze verify --man=no --recursive-errors=no {}",
+            "systemd-analyze verify --man=no --recursive-errors=no {}.service",
             self.name
         ))?;
         let security = format!(
