@@ -64,7 +64,9 @@ pub fn runs(trial: &mut Trial) -> bool {
             Ok(health.trim().replace('\n', " "))
         })
         && report.check("aggregator: merges the sampler's windows", || {
-            answer(machine, "/api/v1/streams", |text| text.contains("\"match\""))
+            answer(machine, "/api/v1/streams", |text| {
+                text.contains("\"match\"") && text.contains("\"nodes_reported\":1")
+            })
         })
         && report.check("aggregator: stores", || {
             let metrics = answer(machine, "/metrics", |text| rows_written(text) > 0.0)?;

@@ -55,7 +55,7 @@ impl Report {
 
 fn line(verdict: &str, what: &str, seen: &str, time: Duration) {
     println!(
-        "{verdict:<6} {:>5.1} s  {what:<34} {seen}",
+        "{verdict:<6} {:>5.1} s  {what:<39} {seen}",
         time.as_secs_f64()
     );
 }
