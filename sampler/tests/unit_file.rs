@@ -22,7 +22,7 @@ fn says_what_was_promised() {
         ("RestartPreventExitStatus", "2 69 77 78"),
         ("StateDirectory", "flowvitals"),
         ("FileDescriptorStoreMax", "32"),
-        ("ExecReload", "/bin/kill -HUP $MAINPID"),
+        ("ExecReload", "/bin/sh -c \"kill -HUP $MAINPID\""),
     ] {
         assert_eq!(unit.settings(name), [expected], "{name}");
     }

@@ -22,6 +22,11 @@ pub enum Command {
     Api,
     /// Measure what the sampler costs on this machine, and print tables.
     Bench(Bench),
+    /// Build the packages of sampler and aggregator: .deb and .rpm, with man pages and shell completions.
+    Package(Package),
+    /// Try the packages in a Debian machine with a real systemd (systemd-nspawn): installation, reload, watchdog, kill -9,
+    /// upgrade, stop, purge.
+    SystemdTest(SystemdTest),
     /// Install the system packages that building, testing and the demo need.
     Setup,
     /// Build the kernel side, or prove that the committed object comes from its source.
@@ -44,6 +49,25 @@ pub struct Demo {
     /// Store in a real Cassandra (0.5 GB of memory), and show the SELECT that reads the last ten seconds.
     #[arg(long)]
     pub cassandra: bool,
+}
+
+/// Which packages to build.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Package {
+    /// Of programs as `cargo build` makes them: sooner there, but bigger and slower.
+    #[arg(long)]
+    pub dev: bool,
+    /// Another version than Cargo.toml's, for example to try an upgrade.
+    #[arg(long)]
+    pub version: Option<String>,
+}
+
+/// How packages are tried.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct SystemdTest {
+    /// Packages as they are shipped, instead of those of programs as `cargo build` makes them.
+    #[arg(long)]
+    pub release: bool,
 }
 
 /// What to measure.

@@ -7,12 +7,16 @@
 mod api;
 mod cli;
 mod ebpf;
+mod package;
 mod paths;
 mod process;
 mod setup;
 mod tally;
 mod test;
+mod tools;
 
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -43,6 +47,16 @@ fn run() -> Result<bool> {
         Command::Api => {
             setup::run()?;
             api::run()?;
+        }
+        Command::Package(options) => {
+            setup::run()?;
+            package::run(&options)?;
+        }
+        Command::SystemdTest(options) => {
+            setup::run()?;
+            let profile = package::Profile::of(!options.release);
+            package::run_for_trial(profile)?;
+            as_root(&profile.folder().join("xtask-stack"))?;
         }
         Command::Bench(bench) => bench_of(&bench.name)?,
         Command::Demo(_) => {
@@ -96,7 +110,7 @@ fn bench_of(name: &str) -> Result<()> {
 }
 
 /// Builds the program that speaks with servers and hands it our arguments, as root if it must be.
-fn stack(as_root: bool) -> Result<()> {
+fn stack(needs_root: bool) -> Result<()> {
     println!("building the servers' side");
     process::run(process::cargo().args([
         "build",
@@ -110,22 +124,31 @@ fn stack(as_root: bool) -> Result<()> {
         "xtask-stack",
     ]))?;
     let program = paths::target().join("release/xtask-stack");
-    let mut command = if as_root && !Uid::effective().is_root() {
-        let mut sudo = std::process::Command::new("sudo");
-        sudo.arg("env");
-        // What the program needs to find its tools and the target directory.
-        for name in ["CARGO_TARGET_DIR", "JAVA_HOME"] {
-            if let Ok(value) = std::env::var(name) {
-                sudo.arg(format!("{name}={value}"));
-            }
+    match needs_root {
+        true => as_root(&program),
+        false => process::run(std::process::Command::new(program).args(arguments())),
+    }
+}
+
+/// Runs a program as root, with our arguments.
+fn as_root(program: &Path) -> Result<()> {
+    if Uid::effective().is_root() {
+        return process::run(std::process::Command::new(program).args(arguments()));
+    }
+    let mut sudo = std::process::Command::new("sudo");
+    sudo.arg("env");
+    // What the program needs to find its tools and the target directory.
+    for name in ["CARGO_TARGET_DIR", "JAVA_HOME"] {
+        if let Ok(value) = std::env::var(name) {
+            sudo.arg(format!("{name}={value}"));
         }
-        // Root's tools lie where a user's PATH may not look.
-        let path = std::env::var("PATH").unwrap_or_default();
-        sudo.arg(format!("PATH={path}:/usr/sbin:/sbin"));
-        sudo.arg(program);
-        sudo
-    } else {
-        std::process::Command::new(program)
-    };
-    process::run(command.args(std::env::args_os().skip(1)))
+    }
+    // Root's tools lie where a user's PATH may not look.
+    let path = std::env::var("PATH").unwrap_or_default();
+    sudo.arg(format!("PATH={path}:/usr/sbin:/sbin"));
+    process::run(sudo.arg(program).args(arguments()))
+}
+
+fn arguments() -> impl Iterator<Item = OsString> {
+    std::env::args_os().skip(1)
 }

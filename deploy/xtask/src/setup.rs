@@ -17,7 +17,7 @@ enum Sign {
 }
 
 /// What is needed: the sign, the Debian package, and what for.
-const NEEDED: [(Sign, &str, &str); 14] = [
+const NEEDED: [(Sign, &str, &str); 18] = [
     (
         Sign::Program("cc"),
         "build-essential",
@@ -67,6 +67,22 @@ const NEEDED: [(Sign, &str, &str); 14] = [
         "systemd",
         "checking the unit file",
     ),
+    (
+        Sign::Program("systemd-nspawn"),
+        "systemd-container",
+        "the machine that the packages are tried in",
+    ),
+    (
+        Sign::Program("mmdebstrap"),
+        "mmdebstrap",
+        "that machine's files",
+    ),
+    (
+        Sign::Program("lintian"),
+        "lintian",
+        "checking the Debian packages",
+    ),
+    (Sign::Program("rpm"), "rpm", "looking into the others"),
     (
         Sign::Program("prometheus-alertmanager"),
         "prometheus-alertmanager",

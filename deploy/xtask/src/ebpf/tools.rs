@@ -5,36 +5,21 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::{paths, process};
+use crate::{process, tools};
 
 /// The linker that borrows the LLVM of the pinned compiler; another version gives other bytes.
 const LINKER_VERSION: &str = "0.10.4";
 
 /// bpf-linker of the pinned version: the one in PATH, or one of our own below target/.
 pub fn linker(sysroot: &Path) -> Result<PathBuf> {
-    let tools = paths::target().join("tools");
-    let own = tools.join("bin/bpf-linker");
+    let own = tools::folder().join("bin/bpf-linker");
     for candidate in [PathBuf::from("bpf-linker"), own.clone()] {
         let version = process::output(with_llvm(&candidate, sysroot).arg("--version"));
         if version.is_ok_and(|text| text.trim().ends_with(LINKER_VERSION)) {
             return Ok(candidate);
         }
     }
-    println!("installing bpf-linker {LINKER_VERSION} into target/tools (about a minute)");
-    let mut install = process::cargo();
-    install
-        .args([
-            "install",
-            "--locked",
-            "--version",
-            LINKER_VERSION,
-            "bpf-linker",
-        ])
-        .arg("--root")
-        .arg(&tools)
-        // A directory of its own, so that the workspace's lock on target/ is not waited for.
-        .env("CARGO_TARGET_DIR", tools.join("build"));
-    process::run(&mut install).context("cannot install bpf-linker")?;
+    tools::install("bpf-linker", LINKER_VERSION)?;
     Ok(own)
 }
 

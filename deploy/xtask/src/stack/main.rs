@@ -4,9 +4,14 @@
 mod cassandra;
 #[path = "../cli.rs"]
 mod cli;
+mod consumer;
 mod demo;
+mod interrupt;
 mod kafka;
+#[path = "../paths.rs"]
+mod paths;
 mod progress;
+mod systemd;
 
 use std::process::ExitCode;
 
@@ -28,6 +33,7 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     match Arguments::parse().command {
         Command::Demo(options) => demo::run(options),
+        Command::SystemdTest(options) => systemd::run(options),
         Command::Kafka(command) => kafka::run(command),
         Command::Cassandra(command) => cassandra::run(command),
         other => bail!("{other:?} is not for this program: use cargo xtask"),

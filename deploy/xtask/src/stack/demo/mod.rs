@@ -6,9 +6,7 @@
 mod alerts;
 mod bare;
 mod centre;
-mod consumer;
 mod edge;
-mod interrupt;
 mod last_ten;
 mod play;
 mod sampler;
@@ -28,10 +26,11 @@ use lab::network::{Network, Options};
 use lab::traffic::client::Client;
 
 use crate::cli::Demo;
+use crate::consumer::Consumer;
+use crate::interrupt;
 use alerts::Alerts;
 use bare::KernelCounters;
 use centre::Centre;
-use consumer::Consumer;
 use edge::Edge;
 use last_ten::KernelSeconds;
 use sampler::{Sampler, Start};
@@ -66,7 +65,7 @@ pub fn run(options: Demo) -> Result<()> {
                 &cluster.broker_list(),
                 options.cassandra,
             )?;
-            let consumer = Consumer::start(network.server(), &brokers)?;
+            let consumer = Consumer::start(network.server(), &brokers, "flowvitals-demo")?;
             watch(options, &mut network, sampler, &consumer, &centre)?;
         }
         Start::Impossible(reason) => {

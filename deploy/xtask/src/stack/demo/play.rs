@@ -7,8 +7,8 @@ use lab::clock;
 use lab::filter::{Selector, Towards};
 use lab::network::Network;
 
-use super::interrupt;
 use super::streams::ALL;
+use crate::interrupt;
 
 /// Where the audience looks.
 pub trait Screen {

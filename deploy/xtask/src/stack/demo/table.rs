@@ -11,10 +11,10 @@ use sampler_event::{
 
 use super::alerts::Alerts;
 use super::centre::Centre;
-use super::consumer::{Consumer, Event};
 use super::last_ten::{self, KernelSeconds};
 use super::play::Screen;
 use super::stored;
+use crate::consumer::{Consumer, Event};
 
 /// Windows of 1 s behind an estimate.
 const HORIZON: usize = 10;

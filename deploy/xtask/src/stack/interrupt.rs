@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: noted, so that the demo takes everything away before it ends.
+//! Ctrl-C and SIGTERM: noted, so that a command takes everything away before it ends.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

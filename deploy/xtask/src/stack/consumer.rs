@@ -39,12 +39,12 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    /// Subscribes inside `namespace`.
-    pub fn start(namespace: &Namespace, brokers: &str) -> Result<Self> {
+    /// Subscribes inside `namespace`, as a group of that name.
+    pub fn start(namespace: &Namespace, brokers: &str, group: &str) -> Result<Self> {
         let mut config = ClientConfig::new();
         config
             .set("bootstrap.servers", brokers)
-            .set("group.id", "flowvitals-demo")
+            .set("group.id", group)
             .set("auto.offset.reset", "earliest")
             .set("fetch.wait.max.ms", "50");
         let (sender, events) = mpsc::channel();
@@ -56,7 +56,7 @@ impl Consumer {
             consumer.subscribe(&[WINDOWS, NODES, ALERTS])?;
             let poll = move || poll(&consumer, &sender, &ending);
             Ok(std::thread::Builder::new()
-                .name("demo-consumer".into())
+                .name("consumer".into())
                 .spawn(poll)?)
         })??;
         Ok(Self {

@@ -1,0 +1,154 @@
+//! `cargo xtask package`: .deb and .rpm of sampler and aggregator.
+//!
+//! In: the workspace; what goes into a package is said in `[package.metadata.deb]` and `[package.metadata.generate-rpm]` of
+//! sampler/Cargo.toml and aggregator/Cargo.toml. Out: the packages, in `target/package/<profile>/`. cargo-deb and
+//! cargo-generate-rpm write the archives; they see a target directory of their own, in which lies what is made for them:
+//! stripped programs, man pages, completions.
+
+mod archive;
+mod check;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use archive::Writer;
+
+use crate::{cli, paths, process};
+
+/// The crates that become packages.
+const CRATES: [&str; 2] = ["sampler", "aggregator"];
+
+/// Builds and checks them all, and says what came of it.
+pub fn run(options: &cli::Package) -> Result<()> {
+    let start = Instant::now();
+    let profile = Profile::of(options.dev);
+    build(profile, "xtask/manual")?;
+    let tree = lay_out(profile)?;
+    let writer = Writer {
+        tree: &tree,
+        into: &tree,
+        version: options.version.as_deref(),
+        quick: options.dev,
+    };
+    archive::install_tools(&["cargo-deb", "cargo-generate-rpm"])?;
+    let mut packages = Vec::new();
+    for package in CRATES {
+        println!("packing {package}");
+        packages.push(writer.debian(package)?);
+        packages.push(writer.rpm(package)?);
+    }
+    check::run(&packages)?;
+    println!("done in {:.0} s:", start.elapsed().as_secs_f64());
+    for package in &packages {
+        println!("  {}", archive::summary(package)?);
+    }
+    Ok(())
+}
+
+/// Builds what `cargo xtask systemd-test` tries: the Debian packages, one of a higher version below `newer/`, and the
+/// program that tries them.
+pub fn run_for_trial(profile: Profile) -> Result<()> {
+    build(profile, "xtask/manual,xtask/stack")?;
+    let tree = lay_out(profile)?;
+    archive::install_tools(&["cargo-deb"])?;
+    println!("packing");
+    let writer = Writer {
+        tree: &tree,
+        into: &tree,
+        version: None,
+        quick: true,
+    };
+    let packages: Vec<_> = CRATES
+        .iter()
+        .map(|package| writer.debian(package))
+        .collect::<Result<_>>()?;
+    check::run(&packages)?;
+    let higher = format!("{}+newer-1", env!("CARGO_PKG_VERSION"));
+    let newer = Writer {
+        into: &tree.join("newer"),
+        version: Some(&higher),
+        ..writer
+    };
+    newer.debian("sampler")?;
+    Ok(())
+}
+
+/// How the programs are compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// As they are shipped.
+    Release,
+    /// As `cargo build` makes them.
+    Dev,
+}
+
+impl Profile {
+    /// The one of programs that are tried, or of those that are shipped.
+    pub fn of(dev: bool) -> Self {
+        match dev {
+            true => Self::Dev,
+            false => Self::Release,
+        }
+    }
+
+    /// What cargo calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+            Self::Dev => "dev",
+        }
+    }
+
+    /// Where packages go.
+    fn packages(self) -> PathBuf {
+        paths::target().join("package").join(self.name())
+    }
+
+    /// Where cargo puts what it made.
+    pub fn folder(self) -> PathBuf {
+        paths::target().join(match self {
+            Self::Release => "release",
+            Self::Dev => "debug",
+        })
+    }
+}
+
+/// Compiles the programs, and those of ours behind `features`: the one that writes the manual is.
+pub fn build(profile: Profile, features: &str) -> Result<()> {
+    let name = profile.name();
+    println!("building the programs (profile {name}; ten minutes the first time)");
+    let mut build = process::cargo();
+    build.args(["build", "--locked", "--profile", name, "--bins"]);
+    for package in CRATES.iter().chain(&["xtask"]) {
+        build.args(["--package", package]);
+    }
+    process::run(build.args(["--features", features]))
+}
+
+/// Lays out what is packed beside files of the source tree; the target directory that the tools see.
+fn lay_out(profile: Profile) -> Result<PathBuf> {
+    let tree = profile.packages();
+    if tree.exists() {
+        fs::remove_dir_all(&tree)?;
+    }
+    let folder = tree.join("release");
+    fs::create_dir_all(folder.join("bin"))?;
+    process::run(Command::new(profile.folder().join("xtask-manual")).arg(&folder))?;
+    // Without a time, so that the same source gives the same bytes.
+    let pages = fs::read_dir(folder.join("man"))?;
+    let pages: Vec<_> = pages.map(|page| Ok(page?.path())).collect::<Result<_>>()?;
+    process::output(Command::new("gzip").args(["-9", "--no-name"]).args(pages))?;
+    for package in CRATES {
+        let program = format!("flowvitals-{package}");
+        let stripped = folder.join("bin").join(&program);
+        let mut strip = Command::new("strip");
+        strip.arg("-o").arg(&stripped);
+        process::output(strip.arg(profile.folder().join(&program)))
+            .with_context(|| format!("cannot strip {program}"))?;
+    }
+    Ok(tree)
+}

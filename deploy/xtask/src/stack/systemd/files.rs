@@ -1,0 +1,50 @@
+//! The machine's files, before and after.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Result, ensure};
+
+use super::machine::Machine;
+
+/// Files that the system itself writes when packages come and go.
+const SYSTEM: [&str; 8] = [
+    "/etc/group-",
+    "/etc/gshadow-",
+    "/etc/passwd-",
+    "/etc/shadow-",
+    "/tmp/",
+    "/var/cache/",
+    "/var/lib/",
+    "/var/log/",
+];
+/// What is named so is ours there too.
+const OURS: &str = "flowvitals";
+
+/// Every path on the machine's own file system.
+pub struct Files {
+    paths: BTreeSet<String>,
+}
+
+impl Files {
+    /// What is there.
+    pub fn now(machine: &Machine) -> Result<Self> {
+        let found = machine.shell("find / -xdev 2>/dev/null; true")?;
+        Ok(Self {
+            paths: found.lines().map(str::to_owned).collect(),
+        })
+    }
+
+    /// Fails where more is there than was, but for what the system keeps for itself.
+    pub fn nothing_more(&self, machine: &Machine) -> Result<()> {
+        let now = Self::now(machine)?;
+        let more = now.paths.difference(&self.paths);
+        let left: Vec<_> = more.filter(|path| !is_the_systems(path)).collect();
+        ensure!(left.is_empty(), "left behind: {left:?}");
+        Ok(())
+    }
+}
+
+fn is_the_systems(path: &str) -> bool {
+    let system = SYSTEM.iter().any(|folder| path.starts_with(folder));
+    system && !path.contains(OURS)
+}

@@ -1,0 +1,110 @@
+//! `cargo xtask systemd-test`: the packages in a Debian machine of their own, whose PID 1 is systemd.
+//!
+//! In: the .deb files that `cargo xtask systemd-test` has just built. Out: a line per check with what it saw. The machine is a
+//! container of this kernel (systemd-nspawn): its files are a cached Debian root with everything written to memory, its network
+//! is a namespace with a loopback and a real Kafka in it. Everything ends with this process, also at Ctrl-C.
+
+mod aggregator;
+mod attached;
+mod cgroup;
+mod files;
+mod machine;
+mod report;
+mod root;
+mod sampler;
+mod service;
+mod site;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::cli::SystemdTest;
+use crate::{interrupt, paths};
+use files::Files;
+use machine::Machine;
+use report::Report;
+use site::Site;
+
+/// Segments of a live stream, fetched all the time; the edge's nginx came with the machine.
+const PLAYERS: &str = "head -c 400000 /dev/zero > /var/www/html/segment.ts && systemd-run --quiet --unit=players sh -c \
+     'while :; do curl --silent --output /dev/null http://127.0.0.1/segment.ts || sleep 0.1; sleep 0.02; done'";
+
+/// Boots the machine and tries both packages in it.
+pub fn run(options: SystemdTest) -> Result<()> {
+    interrupt::watch()?;
+    let packages = Packages::of(options)?;
+    let root = root::make()?;
+    println!("starting Kafka in a network namespace, and the machine");
+    let site = Site::start()?;
+    let machine = Machine::boot(&root, site.namespace(), packages.folder())?;
+    let mut report = Report::default();
+    report.passed("machine", &machine.description()?, machine.boot_time());
+    machine.shell(PLAYERS)?;
+    let mut trial = Trial {
+        files: Files::now(&machine)?,
+        machine: &machine,
+        site: &site,
+        packages: &packages,
+        report: &mut report,
+    };
+    // Each needs what is before it; the aggregator merges what the sampler sends.
+    if sampler::runs(&mut trial) && sampler::survives(&mut trial) && aggregator::runs(&mut trial) {
+        aggregator::goes(&mut trial);
+        sampler::goes(&mut trial);
+    }
+    machine.power_off()?;
+    report.end()
+}
+
+/// What every check needs.
+pub struct Trial<'a> {
+    machine: &'a Machine,
+    site: &'a Site,
+    packages: &'a Packages,
+    /// What was there before any package.
+    files: Files,
+    report: &'a mut Report,
+}
+
+/// The packages that are tried.
+pub struct Packages {
+    folder: PathBuf,
+}
+
+impl Packages {
+    fn of(options: SystemdTest) -> Result<Self> {
+        let profile = if options.release { "release" } else { "dev" };
+        let folder = paths::target().join("package").join(profile);
+        let folder = folder
+            .canonicalize()
+            .with_context(|| format!("no packages in {}", folder.display()))?;
+        Ok(Self { folder })
+    }
+
+    fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A program's .deb, relative to the folder.
+    fn first(&self, program: &str) -> Result<String> {
+        self.find("", program)
+    }
+
+    /// Its .deb of a higher version.
+    fn newer(&self, program: &str) -> Result<String> {
+        self.find("newer/", program)
+    }
+
+    fn find(&self, folder: &str, program: &str) -> Result<String> {
+        let searched = self.folder.join(folder);
+        for entry in searched.read_dir()? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            let is_debian = Path::new(&name).extension().is_some_and(|e| e == "deb");
+            if is_debian && name.starts_with(program) {
+                return Ok(format!("{folder}{name}"));
+            }
+        }
+        bail!("no .deb of {program} in {}", searched.display())
+    }
+}

@@ -1,0 +1,176 @@
+//! The sampler's package, from its installation to its purge.
+
+use anyhow::{Context, Result, ensure};
+use sampler_event::StreamWindow;
+
+use super::Trial;
+use super::attached::Attached;
+use super::service::Service;
+
+const NAME: &str = "flowvitals-sampler";
+const CONFIG: &str = "/etc/flowvitals/sampler.toml";
+/// Its exposure as systemd counts it, at most, in tenths.
+const EXPOSURE_TENTHS: u32 = 20;
+/// The watchdog's minute is a minute of waiting: here it is shorter.
+const QUICK: &str = "[Service]\nWatchdogSec=8\n";
+const QUICK_FOLDER: &str = "/run/systemd/system/flowvitals-sampler.service.d";
+
+/// Installed, configured, started, reloaded; whether all of that was right.
+pub fn runs(trial: &mut Trial) -> bool {
+    let (machine, site, packages) = (trial.machine, trial.site, trial.packages);
+    let service = Service::new(machine, NAME);
+    let report = &mut *trial.report;
+    report.check("sampler: installs, starts nothing", || {
+        machine.install(&packages.first(NAME)?)?;
+        let standing = service.standing()?;
+        ensure!(standing == "disabled, inactive", "it is {standing}");
+        let folder = machine.shell("stat --format='%a %U:%G' /etc/flowvitals")?;
+        ensure!(folder.trim() == "750 root:flowvitals", "/etc/flowvitals is {folder}");
+        Ok(format!("{standing}; /etc/flowvitals {}", folder.trim()))
+    }) && report.check("sampler: unit", || service.exposure(EXPOSURE_TENTHS))
+        && report.check("sampler: manual, completions", || {
+            machine.shell(&format!(
+                "cd /usr/share && gzip --test man/man1/{NAME}*.1.gz && bash -n bash-completion/completions/{NAME} && \
+                 ls man/man1/{NAME}*.1.gz | wc --lines"
+            ))
+            .map(|pages| format!("{} pages", pages.trim()))
+        })
+        && report.check("sampler: configuration checked", || {
+            machine.write(CONFIG, &config(&site.broker(), "live", "1.0"))?;
+            machine.shell(&format!("mkdir {QUICK_FOLDER}"))?;
+            machine.write(&format!("{QUICK_FOLDER}/quick.conf"), QUICK)?;
+            machine.shell("systemctl daemon-reload")?;
+            let said = machine.shell(&format!("{NAME} check --config {CONFIG}"))?;
+            Ok(said.lines().next().unwrap_or_default().to_owned())
+        })
+        && report.check("sampler: starts as its own user", || {
+            service.systemctl("enable --now")?;
+            let process = service.process()?;
+            let expected = machine.shell("id --user flowvitals")?;
+            ensure!(process.uid.to_string() == expected.trim(), "{process:?}");
+            let bare = process.capabilities.iter().all(|set| set.trim_matches('0').is_empty());
+            ensure!(bare && process.confined, "{process:?}");
+            let held = Attached::by(machine, process.pid)?.counts();
+            Ok(format!("uid {}, no capability left, {held}", process.uid))
+        })
+        && report.check("sampler: sees real traffic", || {
+            site.window(|window| window.stream == "live").map(|window| words(&window))
+        })
+        && report.check("sampler: reload, changed file", || {
+            let (before, instance) = (service.process()?, site.window(|_| true)?.instance);
+            machine.write(CONFIG, &config(&site.broker(), "match", "1.0"))?;
+            service.systemctl("reload")?;
+            let window = site.window(|window| window.stream == "match")?;
+            ensure!(window.instance == instance, "another life: {window:?}");
+            ensure!(service.process()? == before, "another process");
+            Ok(format!("same process, {}", words(&window)))
+        })
+        && report.check("sampler: reload, broken file", || {
+            let (before, since) = (service.process()?, machine.shell("date '+%F %T'")?);
+            let since_ms: u64 = machine.shell("date +%s%3N")?.trim().parse()?;
+            machine.write(CONFIG, &config(&site.broker(), "match", "7.5"))?;
+            service.systemctl("reload")?;
+            let later = |window: &StreamWindow| window.window_start_ms > since_ms;
+            let window = site.window(|window| window.stream == "match" && later(window))?;
+            ensure!(service.process()? == before, "another process");
+            let said = service.said("sampler.toml:", since.trim())?;
+            let said = said.first().with_context(|| service.last_words())?.clone();
+            machine.write(CONFIG, &config(&site.broker(), "match", "1.0"))?;
+            Ok(format!("goes on ({}); says {said:?}", words(&window)))
+        })
+}
+
+/// Hangs, is killed, is upgraded; whether it came back each time.
+pub fn survives(trial: &mut Trial) -> bool {
+    let (machine, site, packages) = (trial.machine, trial.site, trial.packages);
+    let service = Service::new(machine, NAME);
+    let report = &mut *trial.report;
+    let killed = |signal: &str, result: &str| -> Result<String> {
+        let (restarts, life) = (
+            service.number("NRestarts")?,
+            site.window(|_| true)?.instance,
+        );
+        let since = machine.shell("date '+%F %T'")?;
+        service.signal(signal)?;
+        let process = service.restarted(restarts)?;
+        let said = service.said(result, since.trim())?;
+        let said = said.first().with_context(|| service.last_words())?.clone();
+        let window = site.window(|window| window.instance != life)?;
+        let next = window.previous_instance == life;
+        ensure!(
+            next,
+            "the life before is {}, not {life}",
+            window.previous_instance
+        );
+        Ok(format!(
+            "{said:?}; back as process {}, {}",
+            process.pid,
+            words(&window)
+        ))
+    };
+    report.check("sampler: watchdog missed (SIGSTOP)", || {
+        killed("SIGSTOP", "Watchdog timeout")
+    }) && report.check("sampler: kill -9", || killed("SIGKILL", "code=killed"))
+        && report.check("sampler: upgrade", || {
+            let (before, life) = (service.process()?, site.window(|_| true)?.instance);
+            let version = format!("dpkg-query --show --showformat='${{Version}}' {NAME}");
+            let old = machine.shell(&version)?;
+            machine.install(&packages.newer(NAME)?)?;
+            let new = machine.shell(&version)?;
+            machine.shell(&format!("dpkg --compare-versions {new} gt {old}"))?;
+            ensure!(
+                service.process()?.pid != before.pid,
+                "the old process goes on"
+            );
+            let kept = machine.shell(&format!("cat {CONFIG}"))?;
+            ensure!(
+                kept == config(&site.broker(), "match", "1.0"),
+                "{CONFIG} is {kept}"
+            );
+            let window = site.window(|window| window.instance != life)?;
+            Ok(format!("{old} -> {new}, file kept, {}", words(&window)))
+        })
+}
+
+/// Stopped, started again, purged: nothing is left.
+pub fn goes(trial: &mut Trial) {
+    let machine = trial.machine;
+    let service = Service::new(machine, NAME);
+    trial.report.check("sampler: stop", || {
+        let attached = Attached::by(machine, service.process()?.pid)?;
+        service.systemctl("stop")?;
+        let result = service.property("Result")?;
+        ensure!(result == "success", "{result}; {}", service.last_words());
+        attached.gone()?;
+        Ok(format!("nothing left of {}", attached.counts()))
+    });
+    trial.report.check("sampler: purge while it runs", || {
+        // The starts so far are as many as the unit allows in ten minutes.
+        service.systemctl("reset-failed")?;
+        service.systemctl("start")?;
+        let process = service.process()?;
+        let attached = Attached::by(machine, process.pid)?;
+        machine.shell(&format!("apt-get purge --yes {NAME} 2>&1"))?;
+        attached.gone()?;
+        machine.shell(&format!("! test -e /proc/{}", process.pid))?;
+        trial.files.nothing_more(machine)?;
+        let user = machine.shell("getent passwd flowvitals")?;
+        Ok(format!(
+            "no file, no BPF object; the user stays: {}",
+            user.trim()
+        ))
+    });
+}
+
+fn config(broker: &str, stream: &str, rate: &str) -> String {
+    format!(
+        "node = \"edge-01\"\nsite = \"ams1\"\n[kafka]\nbrokers = [\"{broker}\"]\n\
+         [[stream]]\nname = \"{stream}\"\nlocal = [\"*:80\"]\nrate = {rate}\n"
+    )
+}
+
+fn words(window: &StreamWindow) -> String {
+    let (stream, flows) = (&window.stream, window.flows_sampled);
+    let kilobytes = window.bytes_acked / 1_000;
+    format!("a window of {stream}: {flows} flows, {kilobytes} kB acknowledged")
+}
