@@ -1,7 +1,7 @@
 //! Programs, maps and links of the kernel side: descriptors by name.
 //!
 //! They are all that a kernel side is to user space. Whoever holds them holds it, so they can be handed to a service manager and
-//! come back to the next daemon. Limits: as many as [`NAMES`].
+//! come back to the next daemon. Limits: as many as [`names`].
 
 use std::{
     collections::BTreeMap,
