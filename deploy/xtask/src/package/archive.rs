@@ -23,11 +23,11 @@ pub fn install_tools(wanted: &[&str]) -> Result<()> {
 }
 
 fn is_there(name: &str, version: &str) -> bool {
-    let said = process::output(Command::new(program(name)).arg("--version"));
+    let said = process::output(Command::new(path(name)).arg("--version"));
     said.is_ok_and(|said| said.trim().ends_with(version))
 }
 
-fn program(name: &str) -> PathBuf {
+fn path(name: &str) -> PathBuf {
     tools::folder().join("bin").join(name)
 }
 
@@ -80,7 +80,7 @@ impl Writer<'_> {
 
     /// The one package of that crate and kind.
     fn written(&self, package: &str, kind: &str) -> Result<PathBuf> {
-        let name = format!("flowvitals-{package}");
+        let name = super::program(package);
         for entry in fs::read_dir(self.into)? {
             let path = entry?.path();
             let file = path.file_name().unwrap_or_default().to_string_lossy();
@@ -94,7 +94,7 @@ impl Writer<'_> {
 
 /// Called as cargo calls its subcommands, in the crate's folder.
 fn tool(name: &str, package: &str) -> Command {
-    let mut command = Command::new(program(name));
+    let mut command = Command::new(path(name));
     command.current_dir(paths::root().join(package));
     command.arg(name.trim_start_matches("cargo-"));
     command

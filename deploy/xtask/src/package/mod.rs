@@ -26,7 +26,7 @@ const CRATES: [&str; 2] = ["sampler", "aggregator"];
 pub fn run(options: &cli::Package) -> Result<()> {
     let start = Instant::now();
     let profile = Profile::of(options.dev);
-    build(profile, "xtask/manual")?;
+    build(profile, &["manual"])?;
     let tree = lay_out(profile)?;
     let writer = Writer {
         tree: &tree,
@@ -52,7 +52,7 @@ pub fn run(options: &cli::Package) -> Result<()> {
 /// Builds what `cargo xtask systemd-test` tries: the Debian packages, one of a higher version below `newer/`, and the
 /// program that tries them.
 pub fn run_for_trial(profile: Profile) -> Result<()> {
-    build(profile, "xtask/manual,xtask/stack")?;
+    build(profile, &["manual", "stack"])?;
     let tree = lay_out(profile)?;
     archive::install_tools(&["cargo-deb"])?;
     println!("packing");
@@ -117,21 +117,31 @@ impl Profile {
     }
 }
 
-/// Compiles the programs, and those of ours behind `features`: the one that writes the manual is.
-pub fn build(profile: Profile, features: &str) -> Result<()> {
+/// Compiles what is packed, and those of our own programs: the one that writes the manual is among them.
+fn build(profile: Profile, own: &[&str]) -> Result<()> {
     let name = profile.name();
     println!("building the programs (profile {name}; ten minutes the first time)");
     let mut build = process::cargo();
-    build.args(["build", "--locked", "--profile", name, "--bins"]);
-    for package in CRATES.iter().chain(&["xtask"]) {
-        build.args(["--package", package]);
+    build.args(["build", "--locked", "--profile", name, "--package", "xtask"]);
+    for package in CRATES {
+        build.args(["--package", package, "--bin", &program(package)]);
     }
-    process::run(build.args(["--features", features]))
+    for part in own {
+        build.args(["--bin", &format!("xtask-{part}")]);
+        build.args(["--features", &format!("xtask/{part}")]);
+    }
+    process::run(&mut build)
+}
+
+/// The program of a crate, and its packages' name.
+fn program(package: &str) -> String {
+    format!("flowvitals-{package}")
 }
 
 /// Lays out what is packed beside files of the source tree; the target directory that the tools see.
 fn lay_out(profile: Profile) -> Result<PathBuf> {
-    let tree = profile.packages();
+    // The tools run in the crates' folders.
+    let tree = std::path::absolute(profile.packages())?;
     if tree.exists() {
         fs::remove_dir_all(&tree)?;
     }
@@ -143,7 +153,7 @@ fn lay_out(profile: Profile) -> Result<PathBuf> {
     let pages: Vec<_> = pages.map(|page| Ok(page?.path())).collect::<Result<_>>()?;
     process::output(Command::new("gzip").args(["-9", "--no-name"]).args(pages))?;
     for package in CRATES {
-        let program = format!("flowvitals-{package}");
+        let program = program(package);
         let stripped = folder.join("bin").join(&program);
         let mut strip = Command::new("strip");
         strip.arg("-o").arg(&stripped);

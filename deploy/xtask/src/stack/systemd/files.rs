@@ -48,3 +48,22 @@ fn is_the_systems(path: &str) -> bool {
     let system = SYSTEM.iter().any(|folder| path.starts_with(folder));
     system && !path.contains(OURS)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_ours_is_ours_everywhere() {
+        for (path, system) in [
+            ("/var/lib/dpkg/status-old", true),
+            ("/var/log/dpkg.log", true),
+            ("/var/lib/flowvitals/spool", false),
+            ("/var/lib/private/flowvitals-aggregator", false),
+            ("/etc/flowvitals", false),
+            ("/usr/bin/anything", false),
+        ] {
+            assert_eq!(is_the_systems(path), system, "{path}");
+        }
+    }
+}

@@ -98,7 +98,8 @@ impl Packages {
 
     fn find(&self, folder: &str, program: &str) -> Result<String> {
         let searched = self.folder.join(folder);
-        for entry in searched.read_dir()? {
+        let found = searched.read_dir();
+        for entry in found.with_context(|| searched.display().to_string())? {
             let name = entry?.file_name().to_string_lossy().into_owned();
             let is_debian = Path::new(&name).extension().is_some_and(|e| e == "deb");
             if is_debian && name.starts_with(program) {
