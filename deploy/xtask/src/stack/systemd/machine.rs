@@ -101,6 +101,11 @@ impl Machine {
         Ok(command::run(self.inside().args(["sh", "-c", text]))?)
     }
 
+    /// What the kernel says of each descriptor of a process of it.
+    pub fn descriptors(&self, pid: u32) -> Result<String> {
+        self.shell(&format!("cat /proc/{pid}/fdinfo/*"))
+    }
+
     /// Writes a file in it.
     pub fn write(&self, path: &str, text: &str) -> Result<()> {
         let mut write = self.inside();

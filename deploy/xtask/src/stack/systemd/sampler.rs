@@ -4,8 +4,8 @@ use anyhow::{Context, Result, ensure};
 use sampler_event::StreamWindow;
 
 use super::Trial;
-use super::attached::Attached;
 use super::service::Service;
+use crate::attached::Attached;
 
 const NAME: &str = "flowvitals-sampler";
 const CONFIG: &str = "/etc/flowvitals/sampler.toml";
@@ -50,7 +50,7 @@ pub fn runs(trial: &mut Trial) -> bool {
             ensure!(process.uid.to_string() == expected.trim(), "{process:?}");
             let bare = process.capabilities.iter().all(|set| set.trim_matches('0').is_empty());
             ensure!(bare && process.confined, "{process:?}");
-            let held = Attached::by(machine, process.pid)?.counts();
+            let held = Attached::by(&machine.descriptors(process.pid)?)?.counts();
             Ok(format!("uid {}, no capability left, {held}", process.uid))
         })
         && report.check("sampler: sees real traffic", || {
@@ -137,7 +137,7 @@ pub fn goes(trial: &mut Trial) {
     let machine = trial.machine;
     let service = Service::new(machine, NAME);
     trial.report.check("sampler: stop", || {
-        let attached = Attached::by(machine, service.process()?.pid)?;
+        let attached = Attached::by(&machine.descriptors(service.process()?.pid)?)?;
         service.systemctl("stop")?;
         let result = service.property("Result")?;
         ensure!(result == "success", "{result}; {}", service.last_words());
@@ -149,7 +149,7 @@ pub fn goes(trial: &mut Trial) {
         service.systemctl("reset-failed")?;
         service.systemctl("start")?;
         let process = service.process()?;
-        let attached = Attached::by(machine, process.pid)?;
+        let attached = Attached::by(&machine.descriptors(process.pid)?)?;
         machine.shell(&format!("apt-get purge --yes {NAME} 2>&1"))?;
         attached.gone()?;
         machine.shell(&format!("! test -e /proc/{}", process.pid))?;
