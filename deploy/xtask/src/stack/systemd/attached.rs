@@ -26,7 +26,8 @@ impl Attached {
     pub fn by(machine: &Machine, pid: u32) -> Result<Self> {
         let mut attached = Self::default();
         // Its connections come and go meanwhile: what is closed before it is read is none of these.
-        let descriptors = machine.shell(&format!("cat /proc/{pid}/fdinfo/* 2>/dev/null || true"))?;
+        let descriptors =
+            machine.shell(&format!("cat /proc/{pid}/fdinfo/* 2>/dev/null || true"))?;
         for line in descriptors.lines() {
             let Some((name, number)) = line.split_once(":\t") else {
                 continue;
