@@ -7,29 +7,46 @@ use std::time::Duration;
 /// What a kernel must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
-    /// Everything; RTT samples come from this source, as events name it.
-    Whole {
-        /// `callback` or `rack`.
-        rtt_source: &'static str,
-    },
+    /// Everything.
+    Whole(Marks),
     /// Refuse, with exit status 69 and one sentence.
     Refused,
 }
 
+/// How events mark what a kernel allows, in their own words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marks {
+    /// Where RTT samples come from: `callback` or `rack`.
+    pub rtt_source: &'static str,
+    /// `full`, or `no_pickup` where connections that were open before are not followed.
+    pub kernel_mode: &'static str,
+}
+
+impl Marks {
+    /// Nothing is lacking (6.12 and later).
+    pub const FULL: Self = Self {
+        rtt_source: "callback",
+        kernel_mode: "full",
+    };
+    /// No sample in the RTT callback, no pick-up (6.1).
+    pub const LESSER: Self = Self {
+        rtt_source: "rack",
+        kernel_mode: "no_pickup",
+    };
+}
+
 const KEY: &str = "flowvitals.expected=";
 const ALL: [Expected; 3] = [
-    Expected::Whole {
-        rtt_source: "callback",
-    },
-    Expected::Whole { rtt_source: "rack" },
+    Expected::Whole(Marks::FULL),
+    Expected::Whole(Marks::LESSER),
     Expected::Refused,
 ];
 
 impl Expected {
-    fn word(self) -> &'static str {
+    fn word(self) -> String {
         match self {
-            Self::Whole { rtt_source } => rtt_source,
-            Self::Refused => "refused",
+            Self::Whole(marks) => format!("{},{}", marks.rtt_source, marks.kernel_mode),
+            Self::Refused => "refused".to_owned(),
         }
     }
 

@@ -28,8 +28,6 @@ use crate::{
     },
 };
 
-/// What this kernel lets us do: connections that were open before are not picked up.
-const KERNEL_MODE: &str = "no_pickup";
 /// Cgroups that a rule names are looked for this often, ms.
 const CGROUP_INTERVAL_US: u64 = 5_000_000;
 /// Flows without callbacks are folded this often: it asks every socket of the namespace.
@@ -94,13 +92,18 @@ impl Node {
         }
     }
 
-    /// What a next life goes on from: the end of the last window, and the state then.
-    pub(super) fn books(&self) -> (u64, Vec<u8>) {
+    /// Unix time of the end of the last window.
+    pub(super) fn end_ms(&self) -> u64 {
+        self.books.end_ms
+    }
+
+    /// What a next life goes on from: the state at the end of the last window, encoded.
+    pub(super) fn state(&self) -> Vec<u8> {
         let state = StageState {
             attachment: Some(self.books.attachment.clone()),
             ..self.stage.state()
         };
-        (self.books.end_ms, state.encode_to_vec())
+        state.encode_to_vec()
     }
 
     /// Heartbeats say how this spool is doing.
@@ -267,6 +270,31 @@ impl Node {
         u64::from(self.config.window.walk_interval_ms) * 100
     }
 
+    /// Takes in the connections that were open before the attach.
+    pub(super) fn pick_up(&mut self) {
+        let begin = time::monotonic();
+        let before = self.probe.report().flows_open;
+        if let Err(error) = self.probe.pick_up() {
+            self.lost_reads += 1;
+            tracing::error!(%error, "connections that were open before could not be picked up");
+            return;
+        }
+        let report = self.probe.report();
+        let (flows, unreached) = (
+            report.flows_open.saturating_sub(before),
+            report.flows_unreached,
+        );
+        let took_ms = time::monotonic().saturating_sub(begin).as_millis() as u64;
+        tracing::info!(flows, took_ms, "connections that were open are picked up");
+        if unreached != 0 {
+            tracing::warn!(
+                flows = unreached,
+                "flows of the sample were open already and are not followed: they are in other network namespaces, above \
+                 sampling.max_sampled_flows, or this kernel (before 6.12) cannot take them in"
+            );
+        }
+    }
+
     /// Folds every open flow now.
     pub(super) fn fold(&mut self) {
         if let Err(error) = self.probe.fold() {
@@ -363,7 +391,7 @@ impl Node {
         }
         let read = time::monotonic().saturating_sub(begin);
         let lost_reads = std::mem::take(&mut self.lost_reads);
-        self.books.end_ms = closed.window_start_ms + u64::from(closed.window_ms);
+        self.books.end_ms = closed.end_ms();
         Edge {
             closed,
             events,
@@ -397,7 +425,8 @@ impl Node {
         let flows = self.stage.ledger().flows_open.min(u32::MAX.into()) as u32;
         Outside {
             config_sha256: self.config.sha256,
-            kernel_mode: KERNEL_MODE.to_owned(),
+            kernel_mode: load::mode(&self.release).to_owned(),
+            flows_unreached: self.probe.report().flows_unreached,
             kernel_release: self.release.clone(),
             events: totals,
             degraded: degraded(&ledger.state(), spool.as_ref()),

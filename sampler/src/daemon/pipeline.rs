@@ -110,8 +110,8 @@ impl Outlets {
     }
 
     /// What a next life goes on from, where that is written down.
-    fn books(&self, node: &Node) -> Option<Vec<u8>> {
-        self.outlet.wants_state().then(|| node.books().1)
+    fn state(&self, node: &Node) -> Option<Vec<u8>> {
+        self.outlet.wants_state().then(|| node.state())
     }
 
     fn edge(&mut self, node: &Node, edge: &Edge) {
@@ -123,9 +123,9 @@ impl Outlets {
             }
         }
         let closed = &edge.closed;
-        let end_ms = closed.window_start_ms + u64::from(closed.window_ms);
+        let end_ms = closed.end_ms();
         let records = edge.events.iter().map(Record::of).collect();
-        self.outlet.edge(records, end_ms, self.books(node));
+        self.outlet.edge(records, end_ms, self.state(node));
         let seen = metrics::Edge {
             lateness: Duration::from_micros(closed.lateness_us),
             read: edge.read,
@@ -185,7 +185,7 @@ impl Outlets {
                         self.config_taken(node.config());
                         // A next life must know the streams that are counted from now on.
                         self.outlet
-                            .edge(Vec::new(), node.books().0, self.books(node));
+                            .edge(Vec::new(), node.end_ms(), self.state(node));
                     }
                     Err(error) => self.refuse(&error),
                 }
@@ -229,7 +229,7 @@ pub async fn run(prepared: Prepared) -> Result<(), Failure> {
         spool,
         listener,
         mode,
-        _lock,
+        _locks,
     } = prepared;
     let bug = |e: io::Error| Failure::new(exit::BUG, e);
     let mut signals = Signals::new().map_err(bug)?;

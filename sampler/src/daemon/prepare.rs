@@ -3,7 +3,13 @@
 //! Order: key and life, the kernel side of the life before if it was kept, the spool, the endpoint's port, a new kernel side if none
 //! was kept, then all capabilities are given up; threads made later never had any.
 
-use std::{fmt, fs::File, net::TcpListener, path::PathBuf, sync::Arc};
+use std::{
+    fmt,
+    fs::File,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use ebpf_abi::hash::key_from_bytes;
 
@@ -18,6 +24,7 @@ use service::exit;
 use crate::{
     config::{Config, ConfigError, ConfigErrors, key::Key},
     kernel::{cgroup, load, load::KernelError, memory::Size, probe::Probe},
+    lock::lock,
     sink::{KafkaError, KafkaSettings, Ledger, Topics},
     spool::{DirectoryError, Reference, ReferenceFiles, Spool, SpoolSettings},
     stage::{Stage, state::Attachment, window::Identity},
@@ -80,8 +87,8 @@ pub struct Prepared {
     pub(super) spool: Option<Spool>,
     pub(super) listener: Option<TcpListener>,
     pub(super) mode: Mode,
-    /// Of the state directory.
-    pub(super) _lock: Option<File>,
+    /// Of the state directory and the cgroup.
+    pub(super) _locks: Vec<File>,
 }
 
 impl Prepared {
@@ -170,6 +177,21 @@ fn no_state(config: &Config, error: std::io::Error) -> Failure {
     )
 }
 
+/// Keeps other samplers off the flows below a cgroup.
+fn lock_cgroup(root: &Path) -> Result<File, Failure> {
+    let locked = File::open(root).and_then(lock);
+    locked.map_err(|error| {
+        Failure::new(
+            exit::CONFIG,
+            format!(
+                "the cgroup {}: {error}: both would count the same flows; stop one of them, or set sampling.alone = false where \
+                 several nodes are played on one machine",
+                root.display()
+            ),
+        )
+    })
+}
+
 fn listen(config: &Config) -> Result<TcpListener, Failure> {
     let address = config.metrics.listen;
     let listener = TcpListener::bind(address).map_err(|error| {
@@ -201,17 +223,21 @@ pub fn prepare(config: Config, mode: Mode, dry_run: bool) -> Result<Prepared, Fa
     if !missing.is_empty() {
         return Err(KernelError::Privilege(missing).into());
     }
-    let (key, key_id, life, lock) = if ad_hoc || dry_run {
+    let root = cgroup::mount().ok_or(KernelError::NoCgroup)?;
+    let (key, key_id, life, locks) = if ad_hoc || dry_run {
         let bytes: [u8; 16] = rand::random();
         let key = Key {
             bytes,
             warning: None,
         };
-        (key.bytes, key.id(), Life::unrecorded(), None)
+        (key.bytes, key.id(), Life::unrecorded(), Vec::new())
     } else {
         let state = &config.state.directory;
         std::fs::create_dir_all(state).map_err(|error| no_state(&config, error))?;
-        let lock = life::lock(state).map_err(|error| no_state(&config, error))?;
+        let mut locks = vec![life::lock(state).map_err(|error| no_state(&config, error))?];
+        if config.sampling.alone {
+            locks.push(lock_cgroup(&root)?);
+        }
         let key = config
             .sampling_key()
             .resolve()
@@ -220,9 +246,8 @@ pub fn prepare(config: Config, mode: Mode, dry_run: bool) -> Result<Prepared, Fa
             tracing::warn!("sampling key: {warning}");
         }
         let life = Life::begin(state).map_err(|error| no_state(&config, error))?;
-        (key.bytes, key.id(), life, Some(lock))
+        (key.bytes, key.id(), life, locks)
     };
-    let root = cgroup::mount().ok_or(KernelError::NoCgroup)?;
     let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
     let size = Size::new(config.streams.len() as u32, cpus);
     let lasting = !ad_hoc && !dry_run;
@@ -300,13 +325,16 @@ pub fn prepare(config: Config, mode: Mode, dry_run: bool) -> Result<Prepared, Fa
     if let Some(spool) = &spool {
         // Before anything is counted or sent: so the newest reference is always of the kernel side in use.
         let at_risk = newest.map_or(0, |newest| newest.at_risk);
-        let (end_ms, state) = node.books();
-        if !spool.note(spool.reference(end_ms, at_risk, state)) {
+        if !spool.note(spool.reference(node.end_ms(), at_risk, node.state())) {
             tracing::warn!("the spool's disk takes no reference: a restart may not count on");
         }
         node.set_spool(spool.clone());
     }
     node.probe_mut().attach(&root)?;
+    if !was_kept && !dry_run {
+        // After the attach, so that no connection comes between.
+        node.pick_up();
+    }
     if spool.is_some() && !was_kept {
         keep::hand_over(node.probe());
     }
@@ -317,7 +345,7 @@ pub fn prepare(config: Config, mode: Mode, dry_run: bool) -> Result<Prepared, Fa
         spool,
         listener,
         mode,
-        _lock: lock,
+        _locks: locks,
     })
 }
 

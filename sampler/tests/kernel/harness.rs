@@ -1,10 +1,11 @@
 //! Starts the built sampler inside a server's namespace and collects its events.
 
 use std::{
+    collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -129,6 +130,16 @@ pub fn at_rest(network: &Network, server: &Server, connections: usize) -> TcpCou
     }
 }
 
+/// By life, the sequences of its events.
+pub fn lives(events: impl Iterator<Item = (u64, u64)>) -> BTreeMap<u64, Vec<u64>> {
+    let mut lives = BTreeMap::<u64, Vec<u64>>::new();
+    for (instance, sequence) in events {
+        lives.entry(instance).or_default().push(sequence);
+    }
+    lives.values_mut().for_each(|of| of.sort_unstable());
+    lives
+}
+
 /// The answer of the sampler's endpoint in this namespace, with its head.
 pub fn http_get(namespace: &Namespace, path: &str) -> String {
     let ask = || {
@@ -180,6 +191,15 @@ impl Sampler {
     /// Starts in the state directory of an earlier one, with its configuration.
     pub fn start_in(namespace: &Namespace, state: tempfile::TempDir) -> Self {
         Self::spawn(namespace.command(PROGRAM), state).attached()
+    }
+
+    /// A command with a configuration that ends by itself: what it said, and its exit status.
+    pub fn ask(namespace: &Namespace, config: &str, command: &str) -> Output {
+        let state = Self::configured(config);
+        let mut asked = namespace.command(PROGRAM);
+        asked.args([command, "--config"]);
+        asked.arg(state.path().join("sampler.toml"));
+        asked.output().expect("the sampler")
     }
 
     /// Has a service manager start it, and does not wait.

@@ -17,6 +17,7 @@ mod killed;
 mod late;
 mod lives;
 mod others;
+mod pickup;
 mod reload;
 mod rtt;
 mod rules;

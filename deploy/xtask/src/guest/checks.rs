@@ -4,10 +4,12 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use lab::counters::TcpCounters;
+use lab::guest::Marks;
 use lab::network::{Network, Options};
 
 use crate::Report;
 use crate::attached::Attached;
+use crate::open::{self, Open};
 use crate::sampler::{self, Sampler};
 use crate::{exact, rtt, stall};
 
@@ -17,12 +19,14 @@ pub struct Bench {
     pub network: Network,
     /// The sampler, in the edge's namespace.
     pub sampler: Sampler,
+    /// Connections that were open before it, until their check has ended them.
+    pub open: Option<Open>,
     /// What the edge's kernel had counted before it.
-    before: TcpCounters,
+    pub before: TcpCounters,
 }
 
 /// Makes all checks; those after a sampler that does not start are left out.
-pub fn run(report: &mut Report, rtt_source: &str) -> Result<()> {
+pub fn run(report: &mut Report, marks: Marks) -> Result<()> {
     report.check("doctor", doctor)?;
     let mut bench = None;
     report.check("attach", || {
@@ -32,8 +36,9 @@ pub fn run(report: &mut Report, rtt_source: &str) -> Result<()> {
     let Some(mut bench) = bench else {
         return Ok(());
     };
+    report.check("open", || open::run(&mut bench, marks.kernel_mode))?;
     report.check("exact", || exact::run(&mut bench))?;
-    report.check("rtt", || rtt::run(&mut bench, rtt_source))?;
+    report.check("rtt", || rtt::run(&mut bench, marks.rtt_source))?;
     report.check("stall", || stall::run(&mut bench))?;
     report.check("stop", || stop(&mut bench))?;
     Ok(())
@@ -51,9 +56,10 @@ fn doctor() -> Result<String> {
 
 fn start() -> Result<Bench> {
     let network = Network::new(Options::default())?;
+    let open = Open::start(&network)?;
     let before = TcpCounters::read(network.server())?;
     let (v4, v6) = (network.server_v4(), network.server_v6());
-    let streams = [exact::STREAM, rtt::STREAM, stall::STREAM].map(|(name, port)| {
+    let streams = [open::STREAM, exact::STREAM, rtt::STREAM, stall::STREAM].map(|(name, port)| {
         let last = port + 9;
         format!(
             "[[stream]]\nname = \"{name}\"\nrate = 1.0\nlocal = [\"{v4}:{port}-{last}\", \"[{v6}]:{port}-{last}\"]\n"
@@ -63,6 +69,7 @@ fn start() -> Result<Bench> {
     Ok(Bench {
         network,
         sampler,
+        open: Some(open),
         before,
     })
 }

@@ -7,6 +7,7 @@ mod checks;
 mod exact;
 mod machine;
 mod netem;
+mod open;
 mod refused;
 mod rtt;
 mod sampler;
@@ -43,7 +44,7 @@ fn run() -> Result<()> {
         .context("nothing is expected of this kernel")?
     {
         Expected::Refused => refused::run(&mut report)?,
-        Expected::Whole { rtt_source } => checks::run(&mut report, rtt_source)?,
+        Expected::Whole(marks) => checks::run(&mut report, marks)?,
     }
     report.say(&Line::End)
 }

@@ -44,7 +44,7 @@ fn row(trial: &Trial, checks: &[&str]) -> Vec<String> {
 
 fn expected(expected: Expected) -> String {
     match expected {
-        Expected::Whole { rtt_source } => format!("whole, RTT from {rtt_source}"),
+        Expected::Whole(marks) => format!("whole: {}, {}", marks.rtt_source, marks.kernel_mode),
         Expected::Refused => "refused with 69".to_owned(),
     }
 }
