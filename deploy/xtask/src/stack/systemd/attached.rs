@@ -14,7 +14,7 @@ use super::machine::Machine;
 const FREED: Duration = Duration::from_secs(10);
 
 /// Kernel-wide numbers of programs, maps and links.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Attached {
     programs: BTreeSet<u32>,
     maps: BTreeSet<u32>,
@@ -55,6 +55,15 @@ impl Attached {
             "{programs} programs, {maps} maps, {} links",
             self.links.len()
         )
+    }
+
+    /// Whether another process has just these.
+    pub fn same_as(&self, other: &Self) -> Result<()> {
+        ensure!(
+            self == other,
+            "another kernel side: {self:?}, and {other:?} before"
+        );
+        Ok(())
     }
 
     /// Waits until none of it is in the kernel any more.

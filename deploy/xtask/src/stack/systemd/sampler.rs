@@ -91,6 +91,7 @@ pub fn survives(trial: &mut Trial) -> bool {
             site.window(|_| true)?.instance,
         );
         let since = machine.shell("date '+%F %T'")?;
+        let attached = Attached::by(machine, service.process()?.pid)?;
         service.signal(signal)?;
         let process = service.restarted(restarts)?;
         let said = service.said(result, since.trim())?;
@@ -102,8 +103,9 @@ pub fn survives(trial: &mut Trial) -> bool {
             "the life before is {}, not {life}",
             window.previous_instance
         );
+        Attached::by(machine, process.pid)?.same_as(&attached)?;
         Ok(format!(
-            "{said:?}; back as process {}, {}",
+            "{said:?}; back as process {} with the same kernel side, {}",
             process.pid,
             words(&window)
         ))
@@ -115,6 +117,7 @@ pub fn survives(trial: &mut Trial) -> bool {
             let (before, life) = (service.process()?, site.window(|_| true)?.instance);
             let version = format!("dpkg-query --show --showformat='${{Version}}' {NAME}");
             let old = machine.shell(&version)?;
+            let attached = Attached::by(machine, before.pid)?;
             machine.install(&packages.newer(NAME)?)?;
             let new = machine.shell(&version)?;
             machine.shell(&format!("dpkg --compare-versions {new} gt {old}"))?;
@@ -128,7 +131,12 @@ pub fn survives(trial: &mut Trial) -> bool {
                 "{CONFIG} is {kept}"
             );
             let window = site.window(|window| window.instance != life)?;
-            Ok(format!("{old} -> {new}, file kept, {}", words(&window)))
+            let same = Attached::by(machine, service.process()?.pid)?;
+            same.same_as(&attached)?;
+            Ok(format!(
+                "{old} -> {new}, file and kernel side kept, {}",
+                words(&window)
+            ))
         })
 }
 
