@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use toml::de::DeValue;
 
 use service::config::error::{Findings, Place, Wrong};
 use service::config::kafka::{self, Properties};
 use service::config::network;
-use service::config::reader::{Parsed, Section, text};
+use service::config::reader::{Parsed, Section, absolute_path, text};
 
 /// `[kafka]`
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Kafka {
     pub topic: String,
     /// For librdkafka, as they are.
     pub properties: Properties,
+    /// The file with the client's password.
+    pub password_file: Option<PathBuf>,
 }
 
 impl Default for Kafka {
@@ -30,6 +33,7 @@ impl Default for Kafka {
             brokers: Vec::new(),
             topic: service::topics::WINDOW.to_owned(),
             properties: Properties::default(),
+            password_file: None,
         }
     }
 }
@@ -43,11 +47,13 @@ impl Kafka {
         let brokers = kafka::brokers(&mut section, findings);
         let topic = section.or(findings, "topic", Self::default().topic, kafka::topic);
         let (properties, places) = kafka::properties(&mut section, findings);
+        let password_file = section.optional(findings, "password_file", absolute_path);
         section.end(findings, &[]);
         let kafka = Self {
             brokers,
             topic,
             properties,
+            password_file,
         };
         (kafka, places)
     }

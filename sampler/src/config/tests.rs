@@ -128,6 +128,7 @@ fn the_commented_values_of_the_example_are_the_defaults() {
         places: config.places.clone(),
         kafka: Kafka {
             properties: config.kafka.properties.clone(),
+            password_file: Some("/etc/flowvitals/kafka-password".into()),
             ..Kafka::default()
         },
         warnings: config.warnings.clone(), // the walk at its bound, see below
@@ -136,7 +137,7 @@ fn the_commented_values_of_the_example_are_the_defaults() {
         ..Config::default()
     };
     assert_eq!(config, expected);
-    assert_eq!(config.kafka.properties.len(), 2);
+    assert_eq!(config.kafka.properties.len(), 4);
 
     let stream: String = streams
         .lines()
@@ -207,6 +208,7 @@ fn the_example_names_every_option() {
         "walk_interval_ms",
         "brokers",
         "topic",
+        "password_file",
         "directory",
         "max_bytes",
         "fsync_ms",

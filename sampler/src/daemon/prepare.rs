@@ -105,30 +105,37 @@ pub(crate) fn kafka_settings(config: &Config) -> Option<KafkaSettings> {
         topics: Topics::with_window(config.kafka.topic.clone()),
         node: config.node_name(),
         properties: config.kafka.properties.0.clone(),
+        password_file: config.kafka.password_file.clone(),
         flush_timeout: std::time::Duration::from_secs(config.shutdown.timeout_s.into()),
     })
 }
 
 /// What is wrong with the Kafka settings of a configuration, and where.
 pub(crate) fn kafka_error(config: &Config, error: KafkaError) -> ConfigError {
-    let (property, message, allowed) = match error {
-        KafkaError::Property { property, message } => (Some(property), message, ""),
+    let property = |name: String| {
+        let place = config.places.kafka_properties.get(&name).cloned();
+        (place, format!("kafka.properties.{name}"))
+    };
+    let ((place, option), message, allowed) = match error {
+        KafkaError::Property {
+            property: name,
+            message,
+        } => (property(name), message, ""),
         KafkaError::Protected {
-            property,
+            property: name,
             reason,
             allowed,
-        } => (Some(property), reason.to_owned(), allowed),
-        KafkaError::Conflict(message) => (None, message, ""),
+        } => (property(name), reason.to_owned(), allowed),
+        KafkaError::Password { path, reason } => (
+            (None, "kafka.password_file".to_owned()),
+            format!("{}: {reason}", path.display()),
+            "a file that only its owner and group can read, with the password in it",
+        ),
+        KafkaError::Conflict(message) => ((None, "kafka".to_owned()), message, ""),
     };
-    let place = property
-        .as_ref()
-        .and_then(|property| config.places.kafka_properties.get(property));
     ConfigError {
-        place: config.place_or_file(&place.cloned()),
-        option: match property {
-            Some(property) => format!("kafka.properties.{property}"),
-            None => "kafka".to_owned(),
-        },
+        place: config.place_or_file(&place),
+        option,
         message,
         allowed: allowed.to_owned(),
     }
