@@ -21,6 +21,7 @@ pub mod laws;
 pub mod metrics;
 pub mod node_stats;
 
+pub mod control;
 pub mod daemon;
 
 pub mod doctor;

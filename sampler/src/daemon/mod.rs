@@ -12,6 +12,7 @@ mod life;
 mod node;
 mod pipeline;
 mod prepare;
+mod rates;
 mod time;
 
 pub use prepare::{Failure, Mode, Prepared, prepare};

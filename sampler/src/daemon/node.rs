@@ -12,6 +12,7 @@ use sampler_event::{Event, Message, NamespaceCounters};
 use super::time;
 use crate::{
     config::Config,
+    control::overrides::Overrides,
     doctor::clock_quality,
     kernel::{cgroup, load, probe::Probe},
     metrics::ProgramCost,
@@ -24,7 +25,7 @@ use crate::{
         clock::{Closed, Now},
         heartbeat::Outside,
         state::{Attachment, StageState},
-        streams::Wanted,
+        streams::{StreamsError, Wanted},
     },
 };
 
@@ -40,6 +41,8 @@ pub(super) struct Node {
     probe: Probe,
     stage: Stage,
     config: Config,
+    /// Rates that hold for a while instead of the configured ones.
+    pub(super) overrides: Overrides,
     cgroup_root: PathBuf,
     cgroups: BTreeMap<String, Option<u64>>,
     cgroups_at_us: u64,
@@ -81,6 +84,7 @@ impl Node {
             probe,
             stage,
             config,
+            overrides: Overrides::default(),
             cgroup_root,
             cgroups: BTreeMap::new(),
             cgroups_at_us: 0,
@@ -160,6 +164,7 @@ impl Node {
             // Flows of streams that are gone are closed out now, not at their next callback.
             self.fold();
         }
+        self.drop_rates_of_gone();
         Ok(())
     }
 
@@ -175,7 +180,7 @@ impl Node {
             .iter()
             .map(|s| Wanted {
                 name: s.name.clone(),
-                rate: s.rate,
+                rate: self.overrides.rate(&s.name).unwrap_or(s.rate),
                 pulse_ms: s.pulse_ms,
                 rtt_slow_us: s.rtt_slow_us,
                 labels: s.labels.clone(),
@@ -191,6 +196,17 @@ impl Node {
         self.probe
             .set_max_sampled_flows(self.config.sampling.max_sampled_flows);
         self.set_rules()
+    }
+
+    /// Gives new flows of a stream the rate that holds now, set or configured.
+    pub(super) fn apply_rate(&mut self, name: &str) -> Result<(), StreamsError> {
+        let stream = self.config.streams.iter().find(|s| s.name == name);
+        let id = self.stage.streams.id(name);
+        let Some((stream, id)) = stream.zip(id) else {
+            return Ok(());
+        };
+        let rate = self.overrides.rate(name).unwrap_or(stream.rate);
+        self.stage.set_rate(id, rate, &self.probe)
     }
 
     fn compile(
@@ -255,6 +271,7 @@ impl Node {
     /// When something is due, on the monotonic clock.
     pub(super) fn next_us(&self) -> u64 {
         let edge = self.stage.next_edge_us();
+        let edge = self.overrides.next_us().map_or(edge, |us| edge.min(us));
         // A walk that is due with the edge is made at the edge.
         if self.next_walk_us + self.walk_slack_us() < self.stage.window_edge_us() {
             edge.min(self.next_walk_us)

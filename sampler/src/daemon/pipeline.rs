@@ -10,7 +10,7 @@ use sampler_event::Event;
 use service::{exit, notify::Notifier};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::oneshot,
+    sync::{mpsc, oneshot},
     task::JoinHandle,
     time::Instant,
 };
@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     config::{Config, SeriesOf, diff},
+    control::server::{self, Asked, Socket},
     laws,
     metrics::{self, Registry, StreamSeries},
     sink::{
@@ -183,9 +184,7 @@ impl Outlets {
                         }
                         tracing::info!(changes = changes.len(), "configuration reloaded");
                         self.config_taken(node.config());
-                        // A next life must know the streams that are counted from now on.
-                        self.outlet
-                            .edge(Vec::new(), node.books().0, self.books(node));
+                        self.note(node);
                     }
                     Err(error) => self.refuse(&error),
                 }
@@ -193,6 +192,22 @@ impl Outlets {
             Err(errors) => self.refuse(&errors),
         }
         self.notifier.ready(&node.summary());
+    }
+
+    /// Somebody at the control socket.
+    fn asked(&self, node: &mut Node, asked: Asked) {
+        let (answer, changed) = node.answer(&asked.request, asked.by);
+        if changed {
+            self.note(node);
+        }
+        // Who has gone away needs no answer.
+        let _ = asked.reply.send(answer);
+    }
+
+    /// Streams or their rates are others from now on: a next life must know them.
+    fn note(&self, node: &Node) {
+        self.outlet
+            .edge(Vec::new(), node.books().0, self.books(node));
     }
 
     fn refuse(&self, error: &impl std::fmt::Display) {
@@ -218,6 +233,25 @@ impl Signals {
     }
 }
 
+/// Requests waiting for the window task.
+const REQUESTS: usize = 8;
+
+/// Serves the control socket.
+fn take_requests(socket: Socket) -> mpsc::Receiver<Asked> {
+    let (sender, receiver) = mpsc::channel(REQUESTS);
+    tokio::spawn(async move {
+        if let Err(error) = server::serve(socket, sender).await {
+            tracing::error!(%error, "the control socket ended");
+        }
+    });
+    receiver
+}
+
+/// The next request; never one where there is no socket.
+async fn next_request(requests: &mut Option<mpsc::Receiver<Asked>>) -> Option<Asked> {
+    requests.as_mut()?.recv().await
+}
+
 /// Runs until a signal, or until the sink has ended by itself; returns when all is flushed.
 ///
 /// # Errors
@@ -228,6 +262,7 @@ pub async fn run(prepared: Prepared) -> Result<(), Failure> {
         ledger,
         spool,
         listener,
+        control,
         mode,
         _lock,
     } = prepared;
@@ -262,6 +297,7 @@ pub async fn run(prepared: Prepared) -> Result<(), Failure> {
             }
         });
     }
+    let mut requests = control.map(take_requests);
     let mut outlets = Outlets {
         registry,
         ledger,
@@ -277,12 +313,16 @@ pub async fn run(prepared: Prepared) -> Result<(), Failure> {
         let wait = node.next_us().saturating_sub(time::now().monotonic_us);
         tokio::select! {
             () = tokio::time::sleep(Duration::from_micros(wait)) => {
+                if node.expire_rates(time::now()) {
+                    outlets.note(&node);
+                }
                 let (pulses, edge) = node.turn(&outlets.ledger);
                 outlets.pulses(&pulses);
                 if let Some(edge) = edge {
                     outlets.edge(&node, &edge);
                 }
             }
+            Some(asked) = next_request(&mut requests) => outlets.asked(&mut node, asked),
             Some(()) = signals.hang_up.recv() => outlets.reload(&mut node, &mode),
             Some(()) = signals.terminate.recv() => break None,
             Some(()) = signals.interrupt.recv() => break None,
@@ -290,6 +330,8 @@ pub async fn run(prepared: Prepared) -> Result<(), Failure> {
             end = &mut sink => break Some(end),
         }
     };
+    // Who asks from now on is told that it stops.
+    drop(requests);
     outlets.notifier.stopping("folding open flows");
     let edge = node.last_window(&outlets.ledger);
     outlets.edge(&node, &edge);

@@ -17,6 +17,7 @@ use service::exit;
 
 use crate::{
     config::{Config, ConfigError, ConfigErrors, key::Key},
+    control::server::{self, Socket},
     kernel::{cgroup, load, load::KernelError, memory::Size, probe::Probe},
     sink::{KafkaError, KafkaSettings, Ledger, Topics},
     spool::{DirectoryError, Reference, ReferenceFiles, Spool, SpoolSettings},
@@ -79,6 +80,7 @@ pub struct Prepared {
     pub(super) ledger: Arc<Ledger>,
     pub(super) spool: Option<Spool>,
     pub(super) listener: Option<TcpListener>,
+    pub(super) control: Option<Socket>,
     pub(super) mode: Mode,
     /// Of the state directory.
     pub(super) _lock: Option<File>,
@@ -185,6 +187,24 @@ fn listen(config: &Config) -> Result<TcpListener, Failure> {
     Ok(listener)
 }
 
+/// The control socket. One that was asked for must be there; without the default one, only `rate` does not work.
+fn control(config: &Config) -> Result<Option<Socket>, Failure> {
+    let path = &config.control.socket;
+    let error = match server::bind(path) {
+        Ok(socket) => return Ok(Some(socket)),
+        Err(error) => format!("{}: {error}", path.display()),
+    };
+    let Some(place) = &config.places.control_socket else {
+        tracing::warn!("no control socket, so `rate` does not work: {error}");
+        return Ok(None);
+    };
+    let allowed = "the path of a socket of its own, in a directory that this user may write";
+    Err(Failure::new(
+        exit::CONFIG,
+        format!("{place}: control.socket: {error} (allowed: {allowed})"),
+    ))
+}
+
 /// Does all of it. `dry_run`: flows are counted, none is followed.
 ///
 /// # Errors
@@ -263,6 +283,10 @@ pub fn prepare(config: Config, mode: Mode, dry_run: bool) -> Result<Prepared, Fa
         None => None,
     };
     let listener = lasting.then(|| listen(&config)).transpose()?;
+    let control = match lasting {
+        true => control(&config)?,
+        false => None,
+    };
 
     let was_kept = resumed.is_ok();
     let KernelSide {
@@ -316,6 +340,7 @@ pub fn prepare(config: Config, mode: Mode, dry_run: bool) -> Result<Prepared, Fa
         ledger,
         spool,
         listener,
+        control,
         mode,
         _lock: lock,
     })

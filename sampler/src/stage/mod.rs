@@ -151,6 +151,22 @@ impl Stage {
         failed
     }
 
+    /// Gives new flows of a stream another rate, in a new epoch.
+    ///
+    /// # Errors
+    /// Without a slot the stream stays as it is.
+    pub fn set_rate(
+        &mut self,
+        id: u32,
+        rate: f64,
+        kernel: &impl Kernel,
+    ) -> Result<(), StreamsError> {
+        let mut orders = Vec::new();
+        let set = self.streams.set_rate(id, rate, &mut orders);
+        orders.iter().for_each(|order| kernel.obey(order));
+        set
+    }
+
     /// When the next window or pulse ends, on the monotonic clock.
     pub fn next_edge_us(&self) -> u64 {
         let pulses = self.pulses.iter().map(WindowClock::edge_us);

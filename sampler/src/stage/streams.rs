@@ -302,6 +302,26 @@ impl Streams {
         failed
     }
 
+    /// Gives new flows of a stream another rate.
+    ///
+    /// # Errors
+    /// Without a slot the stream stays as it is.
+    pub fn set_rate(
+        &mut self,
+        id: u32,
+        rate: f64,
+        orders: &mut Vec<Order>,
+    ) -> Result<(), StreamsError> {
+        let index = id as usize;
+        let stream = &mut self.streams[index];
+        let before = std::mem::replace(&mut stream.wanted.rate, rate);
+        let degraded = stream.degraded.clone();
+        self.renew(index, false, orders).inspect_err(|_| {
+            let stream = &mut self.streams[index];
+            (stream.wanted.rate, stream.degraded) = (before, degraded);
+        })
+    }
+
     /// Gives a stream a slot at the rate it should have, unless it has one.
     fn renew(
         &mut self,
@@ -601,6 +621,22 @@ mod tests {
         let (_, failed) = apply(&mut streams, &[wanted("a", 0.1), wanted("b", 0.1)]);
         assert_eq!(failed, 1);
         assert!(streams.streams()[1].degraded.contains("all 1 slots"));
+    }
+
+    #[test]
+    fn a_rate_that_finds_no_slot_changes_nothing() {
+        let mut streams = Streams::new(2);
+        apply(&mut streams, &[wanted("a", 0.1)]);
+        let mut orders = Vec::new();
+        assert_eq!(streams.set_rate(0, 0.1, &mut orders), Ok(()));
+        assert_eq!(orders, []);
+        assert_eq!(streams.set_rate(0, 0.5, &mut orders), Ok(()));
+        assert_eq!((orders.len(), streams.streams()[0].rate_epoch()), (2, 2));
+        let error = streams.set_rate(0, 0.7, &mut orders);
+        assert_eq!(error, Err(StreamsError::NoSlot(2)));
+        let stream = &streams.streams()[0];
+        assert_eq!((orders.len(), stream.wanted.rate), (2, 0.5));
+        assert_eq!((stream.rate(), stream.degraded.as_str()), (0.5, ""));
     }
 
     #[test]

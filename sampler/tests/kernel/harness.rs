@@ -26,7 +26,10 @@ use serde_json::Value;
 
 use crate::supervisor::Supervisor;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_flowvitals-sampler");
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_flowvitals-sampler");
+
+/// The control socket in a state directory.
+pub const CONTROL: &str = "control.sock";
 
 /// The machine has few cores: tests that measure run one after the other.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -332,8 +335,9 @@ fn config_text(state: &tempfile::TempDir, config: &str) -> String {
         std::fs::write(&key, KEY).expect("a key");
     }
     format!(
-        "site = \"test\"\n[state]\ndirectory = {:?}\n[metrics]\nlisten = \"127.0.0.1:9740\"\n{config}",
-        state.path()
+        "site = \"test\"\n[state]\ndirectory = {:?}\n[metrics]\nlisten = \"127.0.0.1:9740\"\n[control]\nsocket = {:?}\n{config}",
+        state.path(),
+        state.path().join(CONTROL)
     )
 }
 
