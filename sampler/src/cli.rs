@@ -17,6 +17,7 @@ Exit codes:
   2   the command line is wrong
   69  this kernel cannot do it
   70  a bug in this program
+  75  start it again: the disable file is gone (see [limits] disable_file)
   77  a privilege is missing
   78  the configuration is wrong (file:line:column, the option, what is allowed)";
 
@@ -59,7 +60,7 @@ Examples:
       no file: a table per second at a terminal, JSON lines into a pipe
 
 Signals: SIGTERM folds open flows, closes the last window and flushes; SIGHUP reloads.
-Exit codes: 0 done, 2 usage, 69 kernel, 70 bug, 77 privilege, 78 configuration";
+Exit codes: 0 done, 2 usage, 69 kernel, 70 bug, 75 start again, 77 privilege, 78 configuration";
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]

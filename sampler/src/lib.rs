@@ -10,6 +10,8 @@ pub mod rules;
 
 pub mod kernel;
 
+pub mod limits;
+
 pub mod stage;
 
 pub mod spool;

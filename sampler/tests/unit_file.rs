@@ -20,7 +20,10 @@ fn says_what_was_promised() {
         ("AmbientCapabilities", CAPABILITIES),
         ("CapabilityBoundingSet", CAPABILITIES),
         ("RestartPreventExitStatus", "2 69 77 78"),
+        ("SuccessExitStatus", "75"),
+        ("RestartForceExitStatus", "75"),
         ("StateDirectory", "flowvitals"),
+        ("RuntimeDirectory", "flowvitals"),
         ("FileDescriptorStoreMax", "32"),
         ("ExecReload", "/bin/sh -c \"kill -HUP $MAINPID\""),
     ] {

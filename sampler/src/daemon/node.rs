@@ -9,14 +9,18 @@ use std::{
 use ebpf_abi::walk::WalkRecord;
 use sampler_event::{Event, Message, NamespaceCounters};
 
-use super::time;
+use super::{
+    off::{Off, Why},
+    side::Side,
+    spending::Spending,
+    time,
+};
 use crate::{
     config::Config,
     control::overrides::Overrides,
     doctor::clock_quality,
-    kernel::{cgroup, load, probe::Probe},
+    kernel::{cgroup, load},
     metrics::ProgramCost,
-    node_stats,
     rules::{CompileError, RuleSet},
     sink::{Ledger, SinkState},
     spool::{Spool, SpoolStatus},
@@ -38,8 +42,8 @@ const UNHOOKED_INTERVAL_US: u64 = 5_000_000;
 
 /// The node.
 pub(super) struct Node {
-    probe: Probe,
-    stage: Stage,
+    pub(super) side: Side,
+    pub(super) stage: Stage,
     config: Config,
     /// Rates that hold for a while instead of the configured ones.
     pub(super) overrides: Overrides,
@@ -54,6 +58,15 @@ pub(super) struct Node {
     lost_reads: u64,
     release: String,
     books: Books,
+    pub(super) spending: Spending,
+    /// Why nothing is counted, where that is so.
+    pub(super) off: Option<Off>,
+    /// Whether the disable file is there could not be seen.
+    pub(super) blind: bool,
+    /// Flags of the window that is closed next.
+    pub(super) flags: u32,
+    /// Where notes for a next life are left; none: there is none.
+    pub(super) state_directory: Option<PathBuf>,
 }
 
 /// What a next life must know beside the window stage's state.
@@ -70,18 +83,25 @@ pub(super) struct Edge {
     pub(super) events: Vec<Event>,
     pub(super) read: Duration,
     pub(super) lost_reads: u64,
+    /// The kernel side is to be taken off now.
+    pub(super) take_off: Option<Why>,
 }
 
 impl Node {
     pub(super) fn new(
-        probe: Probe,
+        side: Side,
         stage: Stage,
         config: Config,
         cgroup_root: PathBuf,
         books: Books,
     ) -> Self {
         Self {
-            probe,
+            spending: Spending::new(&config.limits),
+            off: None,
+            blind: false,
+            flags: 0,
+            state_directory: None,
+            side,
             stage,
             config,
             overrides: Overrides::default(),
@@ -112,12 +132,17 @@ impl Node {
         self.spool = Some(spool);
     }
 
-    pub(super) fn probe_mut(&mut self) -> &mut Probe {
-        &mut self.probe
+    /// Nothing is counted from now on.
+    pub(super) fn set_off(&mut self, off: Off) {
+        self.books.attachment = off.attachment(time::now().wall_ms);
+        self.overrides = Overrides::default();
+        self.off = Some(off);
     }
 
-    pub(super) fn probe(&self) -> &Probe {
-        &self.probe
+    /// What is done because of a limit, or why nothing is counted; empty when all is as configured.
+    pub(super) fn limited(&self) -> String {
+        let off = self.off.as_ref().map(Off::limited);
+        off.unwrap_or_else(|| self.spending.limited())
     }
 
     pub(super) fn stage(&self) -> &Stage {
@@ -143,6 +168,9 @@ impl Node {
             self.release,
             self.cgroup_root.display(),
         );
+        if let Some(off) = &self.off {
+            return off.limited();
+        }
         if streams == 0 {
             text = "no stream is configured: nothing is sampled".to_owned();
         }
@@ -165,6 +193,7 @@ impl Node {
             self.fold();
         }
         self.drop_rates_of_gone();
+        self.set_limits(&old.limits);
         Ok(())
     }
 
@@ -174,6 +203,9 @@ impl Node {
         // Compiled once with the ids that the streams will have only to see that it can be:
         // nothing may have changed when it cannot.
         self.compile(|index| index as u32)?;
+        if self.off.is_some() {
+            return Ok(());
+        }
         let wanted: Vec<Wanted> = self
             .config
             .streams
@@ -189,11 +221,11 @@ impl Node {
         let window_ms = self.config.window.length_ms;
         for (stream, error) in self
             .stage
-            .apply(&wanted, window_ms, time::now(), &self.probe)
+            .apply(&wanted, window_ms, time::now(), &self.side)
         {
             tracing::error!(stream, %error, "stream is not sampled as configured");
         }
-        self.probe
+        self.side
             .set_max_sampled_flows(self.config.sampling.max_sampled_flows);
         self.set_rules()
     }
@@ -206,7 +238,7 @@ impl Node {
             return Ok(());
         };
         let rate = self.overrides.rate(name).unwrap_or(stream.rate);
-        self.stage.set_rate(id, rate, &self.probe)
+        self.stage.set_rate(id, rate, &self.side)
     }
 
     fn compile(
@@ -228,7 +260,7 @@ impl Node {
                 .unwrap_or(NOBODY)
         };
         let rules = self.compile(id)?;
-        self.probe.set_rules(&rules);
+        self.side.set_rules(&rules);
         Ok(())
     }
 
@@ -286,7 +318,7 @@ impl Node {
 
     /// Folds every open flow now.
     pub(super) fn fold(&mut self) {
-        if let Err(error) = self.probe.fold() {
+        if let Err(error) = self.side.fold() {
             self.lost_reads += 1;
             tracing::error!(%error, "open flows could not be folded");
         }
@@ -316,8 +348,9 @@ impl Node {
         let interval_us = u64::from(self.config.window.walk_interval_ms) * 1000;
         self.next_walk_us = now.monotonic_us + interval_us;
         self.records.clear();
-        match self.probe.walk(&mut self.records) {
-            Ok(()) => self
+        match self.side.walk(&mut self.records) {
+            Ok(false) => {}
+            Ok(true) => self
                 .stage
                 .observe(&self.records, self.config.window.length_ms),
             Err(error) => {
@@ -334,7 +367,7 @@ impl Node {
     pub(super) fn turn(&mut self, ledger: &Ledger) -> (Vec<Event>, Option<Edge>) {
         let now = time::now();
         self.walk_if_due(now);
-        let pulses = self.stage.close_pulses(now, &self.probe);
+        let pulses = self.stage.close_pulses(now, &self.side);
         if now.monotonic_us < self.stage.window_edge_us() {
             return (pulses, None);
         }
@@ -350,7 +383,7 @@ impl Node {
         self.close_window(now, ledger, true)
     }
 
-    fn close_window(&mut self, now: Now, ledger: &Ledger, stopping: bool) -> Edge {
+    pub(super) fn close_window(&mut self, now: Now, ledger: &Ledger, stopping: bool) -> Edge {
         if now.monotonic_us >= self.cgroups_at_us {
             self.cgroups_at_us = now.monotonic_us + CGROUP_INTERVAL_US;
             if self.look_for_cgroups()
@@ -361,6 +394,7 @@ impl Node {
             self.mark_degraded();
         }
         self.fold_unhooked(now);
+        let take_off = self.judge_cost(now);
         let outside = self.outside(ledger);
         let begin = time::monotonic();
         let max_flows = self.config.sampling.max_sampled_flows;
@@ -370,7 +404,7 @@ impl Node {
             adapted,
         } = self
             .stage
-            .close_window(now, &self.probe, max_flows, stopping, &outside);
+            .close_window(now, &self.side, max_flows, stopping, &outside);
         if adapted {
             let halvings = self.stage.streams.halvings();
             tracing::warn!(
@@ -379,6 +413,8 @@ impl Node {
             );
         }
         let read = time::monotonic().saturating_sub(begin);
+        self.spending.count(&events);
+        self.flags = 0;
         let lost_reads = std::mem::take(&mut self.lost_reads);
         self.books.end_ms = closed.window_start_ms + u64::from(closed.window_ms);
         Edge {
@@ -386,6 +422,7 @@ impl Node {
             events,
             read,
             lost_reads,
+            take_off,
         }
     }
 
@@ -393,7 +430,6 @@ impl Node {
         let totals = ledger.totals();
         let spool = self.spool.as_ref().map(Spool::status);
         let quality = clock_quality();
-        let own = node_stats::own_use().unwrap_or_default();
         let lost_by_stream = self.stage.streams.streams().iter().filter_map(|s| {
             let loss = ledger.loss(&s.wanted.name);
             let some = loss.dropped != 0 || loss.dead_letter != 0;
@@ -403,18 +439,22 @@ impl Node {
         let (run_ns, runs) = costs
             .iter()
             .fold((0, 0), |(ns, runs), c| (ns + c.run_ns, runs + c.runs));
-        // A failed read publishes nothing rather than zeros.
-        let namespaces = node_stats::net_counters().map(|c| NamespaceCounters {
+        let namespaces = self.spending.net.as_ref().map(|c| NamespaceCounters {
             netns: "self".to_owned(),
             tcp_retrans_segs: c.tcp_retrans_segs,
             tcp_syn_retrans: c.tcp_syn_retrans,
             tcp_out_segs: c.tcp_out_segs,
             udp_out_datagrams: c.udp_out_datagrams,
         });
+        let mode = self.off.as_ref().map_or(KERNEL_MODE, Off::kernel_mode);
+        let attachment = match &self.off {
+            Some(off) => off.attachment(time::now().wall_ms),
+            None => self.books.attachment.clone(),
+        };
         let flows = self.stage.ledger().flows_open.min(u32::MAX.into()) as u32;
         Outside {
             config_sha256: self.config.sha256,
-            kernel_mode: KERNEL_MODE.to_owned(),
+            kernel_mode: mode.to_owned(),
             kernel_release: self.release.clone(),
             events: totals,
             degraded: degraded(&ledger.state(), spool.as_ref()),
@@ -426,11 +466,15 @@ impl Node {
             clock_synchronised: quality.is_some_and(|q| q.synchronised),
             clock_error_us: quality.map_or(0, |q| q.max_error_us),
             namespaces: namespaces.into_iter().collect(),
-            cpu_us_total: own.cpu_us_total + run_ns / 1000,
-            rss_bytes: own.rss_bytes,
-            kernel_memory_bytes: self.probe.size().memory(flows).total_bytes(),
+            cost: self.spending.cost,
+            cost_percent: self.spending.percent,
+            cost_limit_percent: self.spending.limit_percent(),
+            limited: self.limited(),
+            flags: self.flags,
+            rss_bytes: self.spending.own.rss_bytes,
+            kernel_memory_bytes: self.side.memory_bytes(flows),
             bpf: (runs != 0).then_some((run_ns, runs)),
-            attachment: self.books.attachment.clone(),
+            attachment,
         }
     }
 
@@ -439,8 +483,7 @@ impl Node {
         if !stats_enabled(Path::new("/proc/sys/kernel/bpf_stats_enabled")) {
             return Vec::new();
         }
-        let cost = |(name, run_ns, runs)| ProgramCost { name, run_ns, runs };
-        self.probe.costs().into_iter().map(cost).collect()
+        self.side.costs()
     }
 }
 

@@ -12,11 +12,12 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, oneshot},
     task::JoinHandle,
-    time::Instant,
+    time::{Instant, MissedTickBehavior},
 };
 
 use super::{
     node::{Edge, Node, degraded},
+    off::{LOOK, Look, Why},
     prepare::{Failure, Mode, Prepared, kafka_settings},
     time,
 };
@@ -159,6 +160,10 @@ impl Outlets {
         // Fed only here: a daemon whose windows do not flow is restarted.
         self.notifier.window_closed(time::monotonic());
         let mut status = node.summary();
+        let limited = node.limited();
+        if !limited.is_empty() && limited != status {
+            status = format!("{status}; {limited}");
+        }
         let spool = self.spool.as_ref().map(Spool::status);
         let degraded = degraded(&self.ledger.state(), spool.as_ref());
         if !degraded.is_empty() {
@@ -192,6 +197,25 @@ impl Outlets {
             Err(errors) => self.refuse(&errors),
         }
         self.notifier.ready(&node.summary());
+    }
+
+    /// What is due.
+    fn turn(&mut self, node: &mut Node) {
+        if node.expire_rates(time::now()) {
+            self.note(node);
+        }
+        let (pulses, edge) = node.turn(&self.ledger);
+        self.pulses(&pulses);
+        let Some(edge) = edge else { return };
+        self.edge(node, &edge);
+        if let Some(why) = edge.take_off {
+            self.take_off(node, why);
+        }
+    }
+
+    fn take_off(&mut self, node: &mut Node, why: Why) {
+        let edge = node.take_off(why, &self.ledger);
+        self.edge(node, &edge);
     }
 
     /// Somebody at the control socket.
@@ -232,6 +256,9 @@ impl Signals {
         })
     }
 }
+
+/// The last word of a process that may attach again and cannot.
+const AGAIN: &str = "the disable file is gone: to attach again, it must be started again";
 
 /// Requests waiting for the window task.
 const REQUESTS: usize = 8;
@@ -309,19 +336,23 @@ pub async fn run(prepared: Prepared) -> Result<(), Failure> {
     tracing::info!("{}", node.summary());
     outlets.notifier.ready(&node.summary());
 
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut again = false;
     let early = loop {
         let wait = node.next_us().saturating_sub(time::now().monotonic_us);
         tokio::select! {
             () = tokio::time::sleep(Duration::from_micros(wait)) => {
-                if node.expire_rates(time::now()) {
-                    outlets.note(&node);
-                }
-                let (pulses, edge) = node.turn(&outlets.ledger);
-                outlets.pulses(&pulses);
-                if let Some(edge) = edge {
-                    outlets.edge(&node, &edge);
-                }
+                outlets.turn(&mut node);
             }
+            _ = looks.tick() => match node.look() {
+                Look::Same => {}
+                Look::TakeOff(why) => outlets.take_off(&mut node, why),
+                Look::StartAgain => {
+                    again = true;
+                    break None;
+                }
+            },
             Some(asked) = next_request(&mut requests) => outlets.asked(&mut node, asked),
             Some(()) = signals.hang_up.recv() => outlets.reload(&mut node, &mode),
             Some(()) = signals.terminate.recv() => break None,
@@ -352,7 +383,7 @@ pub async fn run(prepared: Prepared) -> Result<(), Failure> {
         spool.stop().await;
     }
     drop(stop_endpoint);
-    node.probe_mut().detach();
+    node.side.leave();
     let end = end.map_err(|e| Failure::new(exit::BUG, e))?;
     tracing::info!(
         flows_sampled = totals.flows_sampled,
@@ -364,5 +395,8 @@ pub async fn run(prepared: Prepared) -> Result<(), Failure> {
             Ok(text) | Err(text) => text,
         }
     );
-    Ok(())
+    match again {
+        true => Err(Failure::new(exit::AGAIN, AGAIN)),
+        false => Ok(()),
+    }
 }

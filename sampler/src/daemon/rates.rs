@@ -146,6 +146,9 @@ impl Node {
     }
 
     fn known(&self, stream: &str) -> Result<(), Answer> {
+        if let Some(off) = &self.off {
+            return Err(Answer::refused(exit::UNSUPPORTED, off.limited()));
+        }
         let names = || self.config().streams.iter().map(|s| s.name.as_str());
         if names().any(|name| name == stream) {
             return Ok(());

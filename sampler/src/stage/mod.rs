@@ -167,6 +167,19 @@ impl Stage {
         set
     }
 
+    /// Divides the rates of new flows by 2 to this power, because the sampler costs too much.
+    pub fn lower_rates(&mut self, halvings: u32, kernel: &impl Kernel) {
+        let mut orders = Vec::new();
+        self.streams.lower(halvings, &mut orders);
+        orders.iter().for_each(|order| kernel.obey(order));
+    }
+
+    /// Takes all streams away, before the kernel side goes: the window that is closed next counts all of their flows as ended.
+    pub fn give_up(&mut self, window_ms: u32, now: Now, kernel: &impl Kernel) {
+        self.apply(&[], window_ms, now, kernel);
+        self.streams.give_up();
+    }
+
     /// When the next window or pulse ends, on the monotonic clock.
     pub fn next_edge_us(&self) -> u64 {
         let pulses = self.pulses.iter().map(WindowClock::edge_us);
@@ -247,6 +260,7 @@ impl Stage {
             number: self.number,
             skipped: self.skipped,
             emitted_ms: now.wall_ms,
+            flags: outside.flags,
         };
         // Numbers follow the time, so that "10 s ago" stays true after a late read; the parity
         // must change, because the kernel side keeps two windows apart by it.

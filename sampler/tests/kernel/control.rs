@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use crate::harness::{CONTROL, PROGRAM, Sampler, network, turn};
 
-const PORT: u16 = 8151;
+const PORT: u16 = 8152;
 /// A user who may not.
 const NOBODY: u32 = 65534;
 

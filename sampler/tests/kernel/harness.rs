@@ -11,6 +11,7 @@ use std::{
 };
 
 use lab::{
+    clock,
     counters::TcpCounters,
     netns::Namespace,
     network::{Network, Options},
@@ -287,6 +288,17 @@ impl Sampler {
         self.state.path()
     }
 
+    /// Waits until it ends by itself: its exit status, and its state directory.
+    pub fn ended(mut self) -> (Option<i32>, tempfile::TempDir) {
+        let end = clock::wait_until(PATIENCE, || {
+            self.child.try_wait().is_ok_and(|status| status.is_some())
+        });
+        assert!(end, "it does not end:\n{}", self.log());
+        let status = self.child.wait().expect("an exit status");
+        let empty = tempfile::tempdir().expect("a directory");
+        (status.code(), std::mem::replace(&mut self.state, empty))
+    }
+
     /// SIGTERM, then its state directory.
     pub fn stop_and_leave(mut self) -> tempfile::TempDir {
         self.end();
@@ -334,8 +346,13 @@ fn config_text(state: &tempfile::TempDir, config: &str) -> String {
     if !key.exists() {
         std::fs::write(&key, KEY).expect("a key");
     }
+    // As it is built for tests it costs more than a service may.
+    let limits = match config.contains("[limits]") {
+        true => "",
+        false => "[limits]\naction = \"log\"\n",
+    };
     format!(
-        "site = \"test\"\n[state]\ndirectory = {:?}\n[metrics]\nlisten = \"127.0.0.1:9740\"\n[control]\nsocket = {:?}\n{config}",
+        "site = \"test\"\n[state]\ndirectory = {:?}\n[metrics]\nlisten = \"127.0.0.1:9740\"\n[control]\nsocket = {:?}\n{limits}{config}",
         state.path(),
         state.path().join(CONTROL)
     )

@@ -16,6 +16,7 @@ mod kafka;
 mod kept;
 mod killed;
 mod late;
+mod limits;
 mod lives;
 mod others;
 mod reload;
