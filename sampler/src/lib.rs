@@ -8,6 +8,8 @@ pub mod check;
 pub mod config;
 pub mod rules;
 
+mod lock;
+
 pub mod kernel;
 
 pub mod limits;

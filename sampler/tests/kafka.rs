@@ -5,10 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lab::kafka::topics::{self, Topic};
-use lab::kafka::{Cluster, KafkaError, Options, declared_topics};
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::{Headers, Message, Timestamp};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use lab::kafka::{Access, Cluster, KafkaError, Options, declared_topics};
+use rdkafka::message::{Headers, Message, OwnedMessage, Timestamp};
 use sampler::doctor::{Level, Machine, Subject, examine};
 use sampler::sink::{
     Capacity, Drained, Event, KafkaSettings, KafkaSink, Ledger, QueueSender, Record, SinkState,
@@ -92,48 +90,27 @@ type Logged = (i32, String, u64);
 
 /// All windows of a topic, to the end of every partition; header and timestamp type are checked on the way.
 fn log(cluster: &Cluster, topic: &str, partitions: i32) -> Vec<Logged> {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", cluster.brokers())
-        .set("group.id", "test")
-        .set("enable.partition.eof", "true")
-        .create()
-        .expect("consumer");
-    let mut assigned = TopicPartitionList::new();
-    for partition in 0..partitions {
-        assigned
-            .add_partition_offset(topic, partition, Offset::Beginning)
-            .expect("partition");
-    }
-    consumer.assign(&assigned).expect("assigned");
-    let (mut logged, mut ended, start) = (Vec::new(), 0, Instant::now());
-    while ended < partitions {
-        assert!(start.elapsed() < PATIENCE, "the log does not end");
-        match consumer.poll(Duration::from_millis(200)) {
-            Some(Ok(message)) => {
-                let header = message.headers().expect("headers").get(0);
-                assert_eq!(
-                    (header.key, header.value),
-                    ("schema", Some(b"flowvitals.v1.StreamWindow".as_slice()))
-                );
-                assert!(
-                    matches!(message.timestamp(), Timestamp::LogAppendTime(_)),
-                    "{:?}",
-                    message.timestamp()
-                );
-                let key = String::from_utf8(message.key().expect("key").to_vec()).expect("text");
-                let window = <StreamWindow as sampler_event::Message>::decode(
-                    message.payload().expect("payload"),
-                )
-                .expect("window");
-                assert_eq!(window.stream, key);
-                logged.push((message.partition(), key, window.sequence));
-            }
-            Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => ended += 1,
-            Some(Err(error)) => println!("consumer: {error}"),
-            None => {}
-        }
-    }
-    logged
+    let access = Access::plain(&cluster.brokers());
+    let records = access.records(topic, 0..partitions, PATIENCE);
+    records.expect("the topic").iter().map(logged).collect()
+}
+
+fn logged(message: &OwnedMessage) -> Logged {
+    let header = message.headers().expect("headers").get(0);
+    assert_eq!(
+        (header.key, header.value),
+        ("schema", Some(b"flowvitals.v1.StreamWindow".as_slice()))
+    );
+    assert!(
+        matches!(message.timestamp(), Timestamp::LogAppendTime(_)),
+        "{:?}",
+        message.timestamp()
+    );
+    let key = String::from_utf8(message.key().expect("key").to_vec()).expect("text");
+    let payload = message.payload().expect("payload");
+    let window = <StreamWindow as sampler_event::Message>::decode(payload).expect("window");
+    assert_eq!(window.stream, key);
+    (message.partition(), key, window.sequence)
 }
 
 fn by_stream(logged: &[Logged]) -> HashMap<&str, Vec<u64>> {

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use aggregator::consume::{DEAD_LETTERS_TOPIC, Kafka, State};
 use aggregator::input::{Reason, Topic};
-use lab::kafka::{Cluster, KafkaError, Options, declared_topics, topics};
+use lab::kafka::{Access, Cluster, KafkaError, Options, declared_topics, topics};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message, OwnedMessage};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -365,21 +365,8 @@ fn is_a_member_until_it_is_killed() {
 
 /// All records of a partition of a topic.
 fn log(brokers: &str, topic: &str, partition: i32) -> Vec<OwnedMessage> {
-    let consumer = consumer(brokers, "log");
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, partition, Offset::Beginning)
-        .expect("a partition");
-    consumer.assign(&list).expect("assigned");
-    let (mut logged, start) = (Vec::new(), Instant::now());
-    while start.elapsed() < PATIENCE {
-        match consumer.poll(Duration::from_millis(200)) {
-            Some(Ok(message)) => logged.push(message.detach()),
-            Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => return logged,
-            Some(Err(error)) => println!("log: {error}"),
-            None => {}
-        }
-    }
-    panic!("the log does not end");
+    let records = Access::plain(brokers).records(topic, [partition], PATIENCE);
+    records.expect("the topic")
 }
 
 fn header(message: &OwnedMessage, name: &str) -> String {

@@ -11,6 +11,7 @@
 use std::{
     collections::BTreeSet,
     os::fd::{AsFd, OwnedFd},
+    sync::LazyLock,
 };
 
 use prost::Message;
@@ -35,21 +36,26 @@ use crate::{
 /// First part of every name.
 const PREFIX: &str = "flowvitals";
 
+/// First hexadecimal digits of our object's SHA-256.
+static OBJECT: LazyLock<String> = LazyLock::new(|| {
+    let hash = Sha256::digest(load::OBJECT);
+    hash[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+});
+
 /// What a descriptor's name says: `flowvitals.<version of the contract>.<object>.<part>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Name {
     abi_version: u32,
-    /// First hexadecimal digits of the object's SHA-256.
+    /// As [`OBJECT`], of the build that it is of.
     object: String,
     part: String,
 }
 
 impl Name {
     fn of(part: &str) -> Self {
-        let hash = Sha256::digest(load::OBJECT);
         Self {
             abi_version: ebpf_abi::ABI_VERSION,
-            object: hash[..4].iter().map(|byte| format!("{byte:02x}")).collect(),
+            object: OBJECT.clone(),
             part: part.to_owned(),
         }
     }

@@ -1,13 +1,14 @@
 //! The lives of the daemon: a random id of this one, the id of the one before, and that there is only one at a time.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions},
     io,
     path::Path,
 };
 
 const FILE: &str = "instance";
-const LOCK: &str = "lock";
+/// Not the spool's, which may lie in the same directory.
+const LOCK: &str = "instance.lock";
 
 /// Makes the state directory this process' own, for as long as the file is open.
 pub(super) fn lock(state: &Path) -> io::Result<File> {
@@ -16,14 +17,7 @@ pub(super) fn lock(state: &Path) -> io::Result<File> {
         .create(true)
         .truncate(false)
         .open(state.join(LOCK))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(io::Error::new(
-            io::ErrorKind::ResourceBusy,
-            "is in use by another sampler",
-        )),
-        Err(TryLockError::Error(error)) => Err(error),
-    }
+    crate::lock::lock(file)
 }
 
 /// Ids of this life and of the one before; 0: none known.

@@ -118,13 +118,18 @@ impl Node {
         }
     }
 
-    /// What a next life goes on from: the end of the last window, and the state then.
-    pub(super) fn books(&self) -> (u64, Vec<u8>) {
+    /// Unix time of the end of the last window.
+    pub(super) fn end_ms(&self) -> u64 {
+        self.books.end_ms
+    }
+
+    /// What a next life goes on from: the state at the end of the last window, encoded.
+    pub(super) fn state(&self) -> Vec<u8> {
         let state = StageState {
             attachment: Some(self.books.attachment.clone()),
             ..self.stage.state()
         };
-        (self.books.end_ms, state.encode_to_vec())
+        state.encode_to_vec()
     }
 
     /// Heartbeats say how this spool is doing.
@@ -416,7 +421,7 @@ impl Node {
         self.spending.count(&events);
         self.flags = 0;
         let lost_reads = std::mem::take(&mut self.lost_reads);
-        self.books.end_ms = closed.window_start_ms + u64::from(closed.window_ms);
+        self.books.end_ms = closed.end_ms();
         Edge {
             closed,
             events,

@@ -112,8 +112,8 @@ impl Outlets {
     }
 
     /// What a next life goes on from, where that is written down.
-    fn books(&self, node: &Node) -> Option<Vec<u8>> {
-        self.outlet.wants_state().then(|| node.books().1)
+    fn state(&self, node: &Node) -> Option<Vec<u8>> {
+        self.outlet.wants_state().then(|| node.state())
     }
 
     fn edge(&mut self, node: &Node, edge: &Edge) {
@@ -125,9 +125,9 @@ impl Outlets {
             }
         }
         let closed = &edge.closed;
-        let end_ms = closed.window_start_ms + u64::from(closed.window_ms);
+        let end_ms = closed.end_ms();
         let records = edge.events.iter().map(Record::of).collect();
-        self.outlet.edge(records, end_ms, self.books(node));
+        self.outlet.edge(records, end_ms, self.state(node));
         let seen = metrics::Edge {
             lateness: Duration::from_micros(closed.lateness_us),
             read: edge.read,
@@ -231,7 +231,7 @@ impl Outlets {
     /// Streams or their rates are others from now on: a next life must know them.
     fn note(&self, node: &Node) {
         self.outlet
-            .edge(Vec::new(), node.books().0, self.books(node));
+            .edge(Vec::new(), node.end_ms(), self.state(node));
     }
 
     fn refuse(&self, error: &impl std::fmt::Display) {

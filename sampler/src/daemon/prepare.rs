@@ -363,8 +363,7 @@ pub fn prepare(mut config: Config, mode: Mode, dry_run: bool) -> Result<Prepared
     if let Some(spool) = &spool {
         // Before anything is counted or sent: so the newest reference is always of the kernel side in use.
         let at_risk = newest.map_or(0, |newest| newest.at_risk);
-        let (end_ms, state) = node.books();
-        if !spool.note(spool.reference(end_ms, at_risk, state)) {
+        if !spool.note(spool.reference(node.end_ms(), at_risk, node.state())) {
             tracing::warn!("the spool's disk takes no reference: a restart may not count on");
         }
         node.set_spool(spool.clone());

@@ -3,12 +3,14 @@
 //! Input: a path. Output: the directory, locked, or why it may not be used. Limits: names of segments are 16 hex digits and
 //! `.seg`, of their acks `.ack`; a segment that is not ours to read is renamed to `.aside` and never deleted.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
+
+use crate::lock::lock;
 
 /// Group and others may not write.
 const FORBIDDEN_MODE: u32 = 0o022;
@@ -28,13 +30,10 @@ pub enum DirectoryError {
     /// Others may write.
     #[error("has mode {0:04o}: others may write")]
     Mode(u32),
-    /// Another daemon has it.
-    #[error("is in use by another sampler")]
-    Busy,
     /// It is something else.
     #[error("is not a directory")]
     NotADirectory,
-    /// The system says no.
+    /// The system says no; or another daemon has it.
     #[error("{0}")]
     Io(#[from] io::Error),
 }
@@ -64,12 +63,8 @@ impl Directory {
             .mode(0o600)
             .open(path.join(LOCK))
             .or_else(|_| File::open(path.join(LOCK)));
-        let lock = match file {
-            Ok(file) => match file.try_lock() {
-                Ok(()) => Some(file),
-                Err(TryLockError::WouldBlock) => return Err(DirectoryError::Busy),
-                Err(TryLockError::Error(error)) => return Err(error.into()),
-            },
+        let lock = match file.and_then(lock) {
+            Ok(file) => Some(file),
             Err(error) if is_of_the_disk(&error) => None,
             Err(error) => return Err(error.into()),
         };

@@ -150,6 +150,11 @@ impl WindowClock {
 }
 
 impl Closed {
+    /// Unix time of its nominal end.
+    pub fn end_ms(&self) -> u64 {
+        self.window_start_ms + u64::from(self.window_ms)
+    }
+
     /// Whether it was closed too late to pass for a window of its nominal length.
     pub fn is_late(&self) -> bool {
         self.lateness_us >= u64::from(self.window_ms) * 100

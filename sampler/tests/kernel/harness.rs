@@ -1,6 +1,7 @@
 //! Starts the built sampler inside a server's namespace and collects its events.
 
 use std::{
+    collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     path::Path,
@@ -131,6 +132,16 @@ pub fn at_rest(network: &Network, server: &Server, connections: usize) -> TcpCou
         }
         last = now;
     }
+}
+
+/// By life, the sequences of its events.
+pub fn lives(events: impl Iterator<Item = (u64, u64)>) -> BTreeMap<u64, Vec<u64>> {
+    let mut lives = BTreeMap::<u64, Vec<u64>>::new();
+    for (instance, sequence) in events {
+        lives.entry(instance).or_default().push(sequence);
+    }
+    lives.values_mut().for_each(|of| of.sort_unstable());
+    lives
 }
 
 /// The answer of the sampler's endpoint in this namespace, with its head.

@@ -11,7 +11,7 @@ use std::{
 
 use lab::{
     kafka::{
-        Cluster, KafkaError, Options as KafkaOptions, declared_topics,
+        Access, Cluster, KafkaError, Options as KafkaOptions, declared_topics,
         topics::{self, Topic},
     },
     netns::Namespace,
@@ -22,12 +22,7 @@ use lab::{
         server::{Listen, Server},
     },
 };
-use rdkafka::{
-    ClientConfig, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer},
-    error::KafkaError as ClientError,
-    message::{Headers, Message as _, OwnedMessage},
-};
+use rdkafka::message::{Headers, Message as _, OwnedMessage};
 use sampler_event::{Message, NodeHeartbeat, StreamPulse, StreamWindow};
 
 use crate::harness::{Sampler, http_get, network, turn};
@@ -36,9 +31,10 @@ use crate::harness::{Sampler, http_get, network, turn};
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How long the broker is away.
 const AWAY: Duration = Duration::from_secs(8);
-pub const NODE_TOPIC: &str = "flowvitals.node.v1";
-const PULSE_TOPIC: &str = "flowvitals.pulse.v1";
-pub const WINDOW_TOPIC: &str = "flowvitals.window.v1";
+/// Topics, and the types in them.
+pub const WINDOWS: (&str, &str) = ("flowvitals.window.v1", "flowvitals.v1.StreamWindow");
+const PULSES: (&str, &str) = ("flowvitals.pulse.v1", "flowvitals.v1.StreamPulse");
+pub const HEARTBEATS: (&str, &str) = ("flowvitals.node.v1", "flowvitals.v1.NodeHeartbeat");
 
 /// The first of three neighbouring ports that are free in the namespace, none of which a connection is given by chance.
 pub fn free_port(namespace: &Namespace) -> u16 {
@@ -80,40 +76,20 @@ pub fn wait_log(sampler: &Sampler, what: &str, done: impl Fn(&str) -> bool) {
     }
 }
 
-/// Everything in a topic, to the end of every partition.
-pub fn records(brokers: &str, topic: &Topic) -> Vec<OwnedMessage> {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", brokers)
-        .set("group.id", "test")
-        .set("enable.partition.eof", "true")
-        .create()
-        .expect("a consumer");
-    let mut assigned = TopicPartitionList::new();
-    for partition in 0..topic.partitions {
-        assigned
-            .add_partition_offset(&topic.name, partition, Offset::Beginning)
-            .expect("a partition");
-    }
-    consumer.assign(&assigned).expect("assigned");
-    let (mut records, mut ended, begin) = (Vec::new(), 0, Instant::now());
-    while ended < topic.partitions {
-        assert!(begin.elapsed() < PATIENCE, "the log does not end");
-        match consumer.poll(Duration::from_millis(200)) {
-            Some(Ok(message)) => records.push(message.detach()),
-            Some(Err(ClientError::PartitionEOF(_))) => ended += 1,
-            Some(Err(error)) => println!("consumer: {error}"),
-            None => {}
-        }
-    }
-    records
-}
-
-/// Decodes all of a topic; its header must name the type and its key must be the event's own.
+/// Everything in a declared topic, decoded; its header must name the type and its key must be the event's own.
 pub fn decoded<M: Message + Default>(
-    records: &[OwnedMessage],
-    schema: &str,
+    namespace: &Namespace,
+    brokers: &str,
+    declared: &[Topic],
+    (name, schema): (&str, &str),
     key: impl Fn(&M) -> &str,
 ) -> Vec<M> {
+    let topic = declared.iter().find(|topic| topic.name == name);
+    let partitions = 0..topic.expect("a declared topic").partitions;
+    let records = namespace
+        .run_in(|| Access::plain(brokers).records(name, partitions, PATIENCE))
+        .expect("the namespace")
+        .expect("the topic");
     let decode = |record: &OwnedMessage| {
         let header = record.headers().expect("headers").get(0);
         assert_eq!(header.key, "schema");
@@ -214,26 +190,18 @@ fn every_event_arrives_once_whatever_the_broker_does() {
     let log = sampler.stop_with_log();
     assert!(log.contains("every event is confirmed"), "{log}");
 
-    let topic = |name: &str| {
-        let topic = declared.iter().find(|topic| topic.name == name);
-        let topic = topic.expect("a declared topic");
-        namespace
-            .run_in(|| records(&brokers, topic))
-            .expect("the namespace")
-    };
-    let windows: Vec<StreamWindow> = decoded(
-        &topic(WINDOW_TOPIC),
-        "flowvitals.v1.StreamWindow",
-        |w: &StreamWindow| &w.stream,
-    );
-    let pulses: Vec<StreamPulse> = decoded(
-        &topic(PULSE_TOPIC),
-        "flowvitals.v1.StreamPulse",
-        |p: &StreamPulse| &p.stream,
-    );
-    let mut heartbeats: Vec<NodeHeartbeat> = decoded(
-        &topic(NODE_TOPIC),
-        "flowvitals.v1.NodeHeartbeat",
+    let (brokers, declared) = (brokers.as_str(), declared.as_slice());
+    let windows = decoded(namespace, brokers, declared, WINDOWS, |w: &StreamWindow| {
+        &w.stream
+    });
+    let pulses = decoded(namespace, brokers, declared, PULSES, |p: &StreamPulse| {
+        &p.stream
+    });
+    let mut heartbeats = decoded(
+        namespace,
+        brokers,
+        declared,
+        HEARTBEATS,
         |h: &NodeHeartbeat| &h.node,
     );
     assert_once(

@@ -2,7 +2,7 @@
 //!
 //! No broker is there, so the spool holds every window of every life: what a broker would get.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use lab::{
     counters::TcpCounters,
@@ -23,7 +23,7 @@ use sampler::{
 use sampler_event::{Message, NodeHeartbeat, StreamWindow};
 
 use crate::{
-    harness::{Sampler, network, turn},
+    harness::{Sampler, lives, network, turn},
     supervisor::Supervisor,
 };
 
@@ -148,16 +148,6 @@ impl Spooled {
         });
         windows
     }
-}
-
-/// By life, the sequences of its events.
-fn lives(events: impl Iterator<Item = (u64, u64)>) -> BTreeMap<u64, Vec<u64>> {
-    let mut lives = BTreeMap::<u64, Vec<u64>>::new();
-    for (instance, sequence) in events {
-        lives.entry(instance).or_default().push(sequence);
-    }
-    lives.values_mut().for_each(|of| of.sort_unstable());
-    lives
 }
 
 /// A first life whose kernel side is kept.

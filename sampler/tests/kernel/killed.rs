@@ -2,7 +2,7 @@
 //!
 //! Needs Java and Maven, as `kafka`.
 
-use std::{collections::BTreeMap, net::SocketAddr, slice, time::Duration};
+use std::{net::SocketAddr, slice, time::Duration};
 
 use lab::{
     kafka::{declared_topics, topics},
@@ -17,8 +17,8 @@ use lab::{
 use sampler_event::{Flag, NodeHeartbeat, StreamWindow};
 use service::metrics::parse;
 
-use crate::harness::{Sampler, http_get, network, turn};
-use crate::kafka::{NODE_TOPIC, WINDOW_TOPIC, decoded, free_port, records, start_broker, wait_log};
+use crate::harness::{Sampler, http_get, lives, network, turn};
+use crate::kafka::{HEARTBEATS, WINDOWS, decoded, free_port, start_broker, wait_log};
 
 const PORT: u16 = 8131;
 /// Events on the disk when it is killed: some windows of one stream, and their heartbeats.
@@ -29,16 +29,6 @@ fn metric(namespace: &Namespace, name: &str) -> f64 {
     let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
     let parsed = parse(body).expect("exposition");
     parsed.value(name).unwrap_or_default()
-}
-
-/// By life, the sequences of its events.
-fn lives(events: impl Iterator<Item = (u64, u64)>) -> BTreeMap<u64, Vec<u64>> {
-    let mut lives = BTreeMap::<u64, Vec<u64>>::new();
-    for (instance, sequence) in events {
-        lives.entry(instance).or_default().push(sequence);
-    }
-    lives.values_mut().for_each(|of| of.sort_unstable());
-    lives
 }
 
 #[test]
@@ -91,21 +81,18 @@ fn a_killed_daemon_leaves_its_windows_to_the_next_one() {
     let log = second.stop_with_log();
     assert!(log.contains("every event is confirmed"), "{log}");
 
-    let topic = |name: &str| {
-        let topic = declared.iter().find(|topic| topic.name == name);
-        let topic = topic.expect("a declared topic");
-        namespace
-            .run_in(|| records(&brokers, topic))
-            .expect("the namespace")
-    };
-    let windows: Vec<StreamWindow> = decoded(
-        &topic(WINDOW_TOPIC),
-        "flowvitals.v1.StreamWindow",
+    let windows = decoded(
+        namespace,
+        &brokers,
+        &declared,
+        WINDOWS,
         |w: &StreamWindow| &w.stream,
     );
-    let heartbeats: Vec<NodeHeartbeat> = decoded(
-        &topic(NODE_TOPIC),
-        "flowvitals.v1.NodeHeartbeat",
+    let heartbeats = decoded(
+        namespace,
+        &brokers,
+        &declared,
+        HEARTBEATS,
         |h: &NodeHeartbeat| &h.node,
     );
     let last = heartbeats.iter().max_by_key(|h| h.window_start_ms);

@@ -27,7 +27,8 @@ const REQUESTS: u32 = 4;
 /// Of each flow, in all.
 const BYTES: u64 = 160_000;
 
-fn lossy(port: u16) -> (Network, SocketAddr) {
+/// Segments that are lost: what the client then acknowledges has options, which only the slow path of the kernel's receiver parses.
+pub fn lossy(port: u16) -> (Network, SocketAddr) {
     let mut network = network(Options::default());
     network
         .set_loss(Towards::Client, &Selector::default(), 0.05)

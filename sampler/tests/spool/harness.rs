@@ -9,9 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use lab::kafka::topics::{self, Topic};
 use lab::kafka::{Cluster, KafkaError, Options, declared_topics};
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::{Message as _, Timestamp};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::message::{Message as _, OwnedMessage, Timestamp};
 use sampler::laws;
 use sampler::sink::{
     Breaker, Capacity, Drained, Event, KafkaSettings, KafkaSink, Ledger, Outlet, Record, Topics,
@@ -310,39 +308,23 @@ impl Arrival {
 
 /// All windows of a topic, to the end of every partition.
 pub fn arrivals(cluster: &Cluster, topic: &str, partitions: i32) -> Vec<Arrival> {
-    let mut config = cluster.access("admin").config();
-    let consumer: BaseConsumer = config
-        .set("group.id", "test")
-        .set("enable.partition.eof", "true")
-        .create()
-        .expect("consumer");
-    let mut assigned = TopicPartitionList::new();
-    for partition in 0..partitions {
-        assigned
-            .add_partition_offset(topic, partition, Offset::Beginning)
-            .expect("partition");
-    }
-    consumer.assign(&assigned).expect("assigned");
-    let (mut found, mut ended, start) = (Vec::new(), 0, Instant::now());
-    while ended < partitions {
-        assert!(start.elapsed() < PATIENCE, "the log does not end");
-        match consumer.poll(Duration::from_millis(200)) {
-            Some(Ok(message)) => {
-                let Timestamp::LogAppendTime(append_ms) = message.timestamp() else {
-                    panic!("{:?}", message.timestamp());
-                };
-                let window = StreamWindow::decode(message.payload().expect("payload"));
-                found.push(Arrival {
-                    window: window.expect("a window"),
-                    append_ms: append_ms as u64,
-                });
-            }
-            Some(Err(rdkafka::error::KafkaError::PartitionEOF(_))) => ended += 1,
-            Some(Err(error)) => println!("consumer: {error}"),
-            None => {}
+    let access = cluster.access("admin");
+    let records = access.records(topic, 0..partitions, PATIENCE);
+    let arrival = |message: OwnedMessage| {
+        let Timestamp::LogAppendTime(append_ms) = message.timestamp() else {
+            panic!("{:?}", message.timestamp());
+        };
+        let window = StreamWindow::decode(message.payload().expect("payload"));
+        Arrival {
+            window: window.expect("a window"),
+            append_ms: append_ms as u64,
         }
-    }
-    found
+    };
+    records
+        .expect("the topic")
+        .into_iter()
+        .map(arrival)
+        .collect()
 }
 
 /// What arrived, each event once: by life and stream, the sequences; and how many came again.

@@ -111,6 +111,11 @@ impl Default for Design {
 }
 
 impl Design {
+    /// More flows than these change nothing.
+    pub(super) fn enough_flows(&self) -> u64 {
+        self.full_flows.max(self.min_flows)
+    }
+
     /// Bounds of the sum of a stream with so many flows.
     pub(super) fn stream_bounds(&self, flows: u64) -> Bounds {
         let missing = self.full_flows as f64 / flows.max(1) as f64;

@@ -216,7 +216,7 @@ impl StreamDetector {
 
     fn look(&mut self, step: &Step) {
         let factor = self.dispersion.factor(&self.design);
-        let flows = self.flows_active();
+        let flows = self.flows_up_to(self.design.enough_flows());
         let bounds = self.design.stream_bounds(flows);
         let moved = self.cusum.add(step, factor, bounds, &self.design);
         if moved == Moved::Ready && flows >= self.design.min_flows {
@@ -347,8 +347,19 @@ impl StreamDetector {
     }
 
     fn flows_active(&self) -> u64 {
-        self.present()
-            .fold(0, |sum, node| sum.saturating_add(node.flows_active()))
+        self.flows_up_to(u64::MAX)
+    }
+
+    /// Active flows of the nodes that are there. Counting stops once there are `enough`: on every pulse it is asked no more than that.
+    fn flows_up_to(&self, enough: u64) -> u64 {
+        let mut flows = 0u64;
+        for node in self.present() {
+            flows = flows.saturating_add(node.flows_active());
+            if flows >= enough {
+                break;
+            }
+        }
+        flows
     }
 
     /// The learned ratio over the nodes that are there, each by its recent traffic.

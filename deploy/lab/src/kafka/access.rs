@@ -7,10 +7,13 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
+use rdkafka::message::OwnedMessage;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::KafkaError;
+use crate::clock;
 use crate::server::file_error;
 
 /// Brokers and properties.
@@ -72,6 +75,49 @@ impl Access {
         // Connections that fail while a broker starts are expected; errors are handed back anyway.
         config.set("log_level", "0");
         config
+    }
+
+    /// All records of some partitions of a topic, to the end that each has while it is read. Errors on the way are printed: the client
+    /// goes on by itself.
+    ///
+    /// # Errors
+    /// If there is no client, or the ends do not come `within` that time.
+    pub fn records(
+        &self,
+        topic: &str,
+        partitions: impl IntoIterator<Item = i32>,
+        within: Duration,
+    ) -> Result<Vec<OwnedMessage>, KafkaError> {
+        let failed = |source| KafkaError::Client {
+            what: format!("reading {topic} to its end"),
+            source,
+        };
+        let mut config = self.config();
+        config
+            .set("group.id", "lab")
+            .set("enable.partition.eof", "true");
+        let consumer: BaseConsumer = config.create().map_err(failed)?;
+        let mut assigned = TopicPartitionList::new();
+        for partition in partitions {
+            assigned
+                .add_partition_offset(topic, partition, Offset::Beginning)
+                .map_err(failed)?;
+        }
+        consumer.assign(&assigned).map_err(failed)?;
+        let (mut records, mut left, begin) = (Vec::new(), assigned.count(), clock::now());
+        while left > 0 {
+            if begin.elapsed() >= within {
+                let late = RDKafkaErrorCode::OperationTimedOut;
+                return Err(failed(ClientError::MessageConsumption(late)));
+            }
+            match consumer.poll(Duration::from_millis(200)) {
+                Some(Ok(message)) => records.push(message.detach()),
+                Some(Err(ClientError::PartitionEOF(_))) => left -= 1,
+                Some(Err(error)) => println!("{topic}: {error}"),
+                None => {}
+            }
+        }
+        Ok(records)
     }
 
     /// How many brokers the cluster says it has; nothing while it does not answer.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use lab::clock;
 use lab::kafka::{self, Cluster, topics};
 use lab::netns::Namespace;
-use sampler_event::StreamWindow;
+use sampler_event::{Flag, StreamWindow};
 
 use crate::consumer::{Consumer, Event};
 
@@ -50,7 +50,8 @@ impl Site {
         self.cluster.brokers()
     }
 
-    /// The first window from now on, with acknowledged bytes in it, that `wanted` takes.
+    /// The first window from now on, with acknowledged bytes in it, that `wanted` takes. What an earlier life left on the disk comes
+    /// at any time, and is passed over.
     pub fn window(&self, wanted: impl Fn(&StreamWindow) -> bool) -> Result<StreamWindow> {
         let end = clock::now() + ARRIVAL;
         // What came before was for an earlier question.
@@ -62,7 +63,8 @@ impl Site {
                     continue;
                 };
                 windows += 1;
-                if window.bytes_acked > 0 && wanted(&window) {
+                let replayed = window.flags & Flag::Replayed as u32 != 0;
+                if window.bytes_acked > 0 && !replayed && wanted(&window) {
                     return Ok(*window);
                 }
                 last = Some(window);
