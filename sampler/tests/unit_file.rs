@@ -25,6 +25,12 @@ fn says_what_was_promised() {
         ("StateDirectory", "flowvitals"),
         ("RuntimeDirectory", "flowvitals"),
         ("FileDescriptorStoreMax", "32"),
+        ("CPUQuota", "50%"),
+        ("CPUWeight", "50"),
+        ("MemoryHigh", "384M"),
+        ("MemoryMax", "512M"),
+        ("OOMScoreAdjust", "500"),
+        ("TasksMax", "64"),
         ("ExecReload", "/bin/sh -c \"kill -HUP $MAINPID\""),
     ] {
         assert_eq!(unit.settings(name), [expected], "{name}");
