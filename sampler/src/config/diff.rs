@@ -219,6 +219,11 @@ fn options(old: &Config, new: &Config) -> Vec<Change> {
                 format!("{:?}", c.metrics.streams),
                 AtOnce,
             ),
+            (
+                "control.socket",
+                c.control.socket.display().to_string(),
+                Restart,
+            ),
             ("limits", format!("{:?}", c.limits), AtOnce),
             (
                 "shutdown.timeout_s",

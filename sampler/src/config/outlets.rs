@@ -1,4 +1,4 @@
-//! The sections of `sampler.toml` about where results go: Kafka and Prometheus.
+//! The sections of `sampler.toml` about who talks with the daemon: Kafka, Prometheus, and an operator.
 //!
 //! In: one section of the file. Out: its typed form; an option that is absent has the default
 //! that `Default` gives.
@@ -99,6 +99,33 @@ impl Metrics {
         };
         section.end(findings, &[]);
         read
+    }
+}
+
+/// Where the daemon listens for [`Control`], unless it is said.
+pub const CONTROL_SOCKET: &str = "/run/flowvitals/sampler.sock";
+
+/// `[control]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Control {
+    /// Unix socket for live changes.
+    pub socket: PathBuf,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self {
+            socket: PathBuf::from(CONTROL_SOCKET),
+        }
+    }
+}
+
+impl Control {
+    pub(super) fn read(mut section: Section<'_>, findings: &mut Findings) -> Self {
+        let default = Self::default().socket;
+        let socket = section.or(findings, "socket", default, absolute_path);
+        section.end(findings, &[]);
+        Self { socket }
     }
 }
 

@@ -83,6 +83,7 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(c.spool.replay_events_per_s, 1_000);
     assert_eq!(c.metrics.listen.to_string(), "127.0.0.1:9740");
     assert_eq!(c.metrics.streams, SeriesOf::Top(20));
+    assert_eq!(c.control.socket, Path::new("/run/flowvitals/sampler.sock"));
     assert_eq!(
         (c.limits.cpu_percent, c.limits.action),
         (1.0, LimitAction::Rate)

@@ -9,6 +9,8 @@ use super::service::Service;
 
 const NAME: &str = "flowvitals-sampler";
 const CONFIG: &str = "/etc/flowvitals/sampler.toml";
+const DISABLED: &str = "/etc/flowvitals/disabled";
+const SOCKET: &str = "/run/flowvitals/sampler.sock";
 /// Its exposure as systemd counts it, at most, in tenths.
 const EXPOSURE_TENTHS: u32 = 20;
 /// The watchdog's minute is a minute of waiting: here it is shorter.
@@ -138,6 +140,43 @@ pub fn survives(trial: &mut Trial) -> bool {
                 words(&window)
             ))
         })
+}
+
+/// Another rate for a while, and nothing at all while the disable file is there.
+pub fn is_held_back(trial: &mut Trial) -> bool {
+    let (machine, site) = (trial.machine, trial.site);
+    let service = Service::new(machine, NAME);
+    let report = &mut *trial.report;
+    report.check("sampler: rate set for a while", || {
+        let socket = machine.shell(&format!("stat --format='%a %U:%G' {SOCKET}"))?;
+        ensure!(
+            socket.trim() == "660 flowvitals:flowvitals",
+            "{SOCKET} is {socket}"
+        );
+        let said = machine.shell(&format!("{NAME} rate set match 0.5 --for 5s"))?;
+        site.window(|window| window.sampling_rate == 0.5)?;
+        let refused = machine.shell(&format!(
+            "setpriv --reuid=nobody --clear-groups {NAME} rate list || test $? = 77 && echo refused"
+        ))?;
+        ensure!(refused.trim() == "refused", "anybody may: {refused}");
+        Ok(said.trim().to_owned())
+    }) && report.check("sampler: disable file", || {
+        let (restarts, process) = (service.number("NRestarts")?, service.process()?);
+        let life = site.window(|_| true)?.instance;
+        let attached = Attached::by(machine, process.pid)?;
+        machine.shell(&format!("touch {DISABLED}"))?;
+        attached.gone()?;
+        ensure!(service.process()? == process, "another process");
+        machine.shell(&format!("rm {DISABLED}"))?;
+        let process = service.restarted(restarts)?;
+        let window = site.window(|window| window.instance != life)?;
+        let held = Attached::by(machine, process.pid)?.counts();
+        let counts = attached.counts();
+        Ok(format!(
+            "nothing left of {counts}; file gone: {held}, {}",
+            words(&window)
+        ))
+    })
 }
 
 /// Stopped, started again, purged: nothing is left.
