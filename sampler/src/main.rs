@@ -53,11 +53,13 @@ fn telemetry() {
 }
 
 fn report(failure: &Failure) -> u8 {
-    eprintln!("flowvitals-sampler: {}", failure.message);
-    if !failure.detail.is_empty() {
+    let more = if failure.detail.is_empty() {
+        ""
+    } else {
         tracing::debug!("{}", failure.detail);
-        eprintln!("(the kernel said more: run again with RUST_LOG=debug to see it)");
-    }
+        "; RUST_LOG=debug shows all that it said"
+    };
+    eprintln!("flowvitals-sampler: {}{more}", failure.message);
     failure.code
 }
 

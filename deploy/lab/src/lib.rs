@@ -4,6 +4,7 @@
 //! [`delay`]) one-way delay are set while traffic runs. [`traffic`] moves bytes over it and counts
 //! them on both ends, [`counters`] reads what the kernel of each side counted meanwhile.
 //! [`kafka`] and [`cassandra`] start real servers, [`alertmanager`] real Alertmanagers and a receiver of what they send.
+//! [`guest`] is what a virtual machine says to its host.
 //! [`unit`](mod@unit) holds a shipped systemd unit against what is promised of it.
 //!
 //! Limits: Linux, root (or CAP_NET_ADMIN and CAP_SYS_ADMIN), the Debian packages iproute2 and
@@ -17,6 +18,7 @@ pub mod command;
 pub mod counters;
 pub mod delay;
 pub mod filter;
+pub mod guest;
 pub mod kafka;
 pub mod netns;
 pub mod network;

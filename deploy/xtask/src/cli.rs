@@ -27,6 +27,9 @@ pub enum Command {
     /// Try the packages in a Debian machine with a real systemd (systemd-nspawn): installation, reload, watchdog, kill -9,
     /// upgrade, stop, purge.
     SystemdTest(SystemdTest),
+    /// Try the sampler on Debian's kernels in guests (QEMU, emulated): exact counts, RTT, stalls, nothing left after a stop, or a
+    /// refusal in one sentence.
+    VmTest(VmTest),
     /// Install the system packages that building, testing and the demo need.
     Setup,
     /// Build the kernel side, or prove that the committed object comes from its source.
@@ -68,6 +71,14 @@ pub struct SystemdTest {
     /// Packages as they are shipped, instead of those of programs as `cargo build` makes them.
     #[arg(long)]
     pub release: bool,
+}
+
+/// Which kernels are tried.
+#[derive(Args, Clone, Debug)]
+pub struct VmTest {
+    /// Series, with commas between: 5.10, 6.1, 6.12, 6.18, newest. All if none is given.
+    #[arg(long, value_delimiter = ',')]
+    pub kernels: Vec<String>,
 }
 
 /// What to measure.

@@ -58,6 +58,12 @@ fn run() -> Result<bool> {
             package::run_for_trial(profile)?;
             as_root(&profile.folder().join("xtask-stack"))?;
         }
+        Command::VmTest(_) => {
+            setup::run()?;
+            package::build_for_guests()?;
+            let program = package::Profile::Dev.folder().join("xtask-stack");
+            process::run(std::process::Command::new(program).args(arguments()))?;
+        }
         Command::Bench(bench) => bench_of(&bench.name)?,
         Command::Demo(_) => {
             println!(

@@ -17,7 +17,7 @@ enum Sign {
 }
 
 /// What is needed: the sign, the Debian package, and what for.
-const NEEDED: [(Sign, &str, &str); 18] = [
+const NEEDED: [(Sign, &str, &str); 20] = [
     (
         Sign::Program("cc"),
         "build-essential",
@@ -83,6 +83,12 @@ const NEEDED: [(Sign, &str, &str); 18] = [
         "checking the Debian packages",
     ),
     (Sign::Program("rpm"), "rpm", "looking into the others"),
+    (
+        Sign::Program("qemu-system-x86_64"),
+        "qemu-system-x86",
+        "guests with other kernels",
+    ),
+    (Sign::Program("cpio"), "cpio", "their files"),
     (
         Sign::Program("prometheus-alertmanager"),
         "prometheus-alertmanager",

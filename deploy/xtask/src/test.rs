@@ -79,6 +79,8 @@ fn steps(strict: bool) -> Result<Vec<Step>> {
         },
         Step::new("api", of_ours(&["api"])?),
         Step::new("ebpf-verify", of_ours(&["ebpf", "verify"])?),
+        // The oldest kernel that must do everything, and the newest.
+        Step::new("vm", of_ours(&["vm-test", "--kernels", "6.1,newest"])?),
     ];
     for unit in units()? {
         let name = unit.file_stem().unwrap_or_default().to_string_lossy();

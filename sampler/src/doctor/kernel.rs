@@ -8,8 +8,10 @@ use std::io::Read;
 use super::machine::Machine;
 use super::report::{Check, Essential};
 
-/// Below this the sampler's kernel side has never been seen to load.
-const OLDEST: (u32, u32) = (5, 10);
+/// Below this the kernel lacks helpers that the sampler's programs call (`bpf_get_netns_cookie` for sock_ops).
+const OLDEST: (u32, u32) = (5, 15);
+/// From here on it is tried.
+const TESTED: (u32, u32) = (6, 1);
 /// From here on everything was measured to work.
 const WHOLE: (u32, u32) = (6, 12);
 /// From here on BPF memory is charged to the cgroup, not against the memlock limit.
@@ -33,8 +35,12 @@ pub fn release(machine: &Machine) -> Check {
         );
     };
     if version < OLDEST {
-        let todo = "run a kernel from 5.10 on; 6.12 or newer has everything";
+        let todo = "run 6.1 or newer; 6.12 or newer has everything";
         return Check::no(name, release, todo, Some(Essential::Kernel));
+    }
+    if version < TESTED {
+        let todo = "6.1 or newer is tested; 6.12 or newer has everything";
+        return Check::warn(name, release, todo);
     }
     if version < WHOLE {
         let found = format!(

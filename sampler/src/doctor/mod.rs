@@ -62,10 +62,7 @@ fn trial_failed(error: &KernelError) -> Check {
             Essential::Privilege,
             "run as root, or with these capabilities",
         ),
-        _ => (
-            Essential::Kernel,
-            "use a kernel that allows it (6.1 or later is tested)",
-        ),
+        _ => (Essential::Kernel, "use a kernel that allows it"),
     };
     Check::no("kernel side", error.to_string(), todo, Some(essential))
 }

@@ -27,6 +27,12 @@ pub const CAPABILITIES: [Capability; 3] = [
     Capability::CAP_NET_ADMIN,
 ];
 
+/// Which kernels it is tried on (`cargo xtask vm-test`).
+pub const TESTED: &str = "6.1 and later are tested";
+
+/// What aya puts before the verifier's log.
+const VERIFIER: &str = ". Verifier output: ";
+
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 /// First kernel whose RTT callback carries the sample (Linux commit 48e2cd3e3dcf).
@@ -92,7 +98,7 @@ impl KernelError {
         }
     }
 
-    /// From aya's errors, whose words hold the verifier's whole log.
+    /// From aya's errors, whose words hold the verifier's whole log: a sentence is made of what it concludes.
     pub(super) fn refused(part: &'static str, error: impl std::error::Error) -> Self {
         let mut reason = error.to_string();
         let mut source = error.source();
@@ -103,18 +109,34 @@ impl KernelError {
             }
             source = inner.source();
         }
-        let first = reason.lines().next().unwrap_or_default().to_owned();
-        let log = if first.len() == reason.len() {
+        let (answer, verdict) = shortened(&reason);
+        let short = match verdict {
+            Some(verdict) => format!("{verdict} (Linux {}; {TESTED})", kernel_release()),
+            None => answer.to_owned(),
+        };
+        let log = if verdict.is_none() && answer.len() == reason.len() {
             String::new()
         } else {
             reason
         };
         Self::Refused {
             part,
-            reason: first,
+            reason: short,
             log,
         }
     }
+}
+
+/// The first line of an error's words without the verifier's log, and what that log concludes.
+fn shortened(words: &str) -> (&str, Option<&str>) {
+    let (answer, log) = words.split_once(VERIFIER).unwrap_or((words, ""));
+    // Its last lines are about its own work.
+    let own = ["verification time ", "stack depth ", "processed "];
+    let verdict = log.lines().rev().map(str::trim).find(|line| {
+        let about_itself = own.iter().any(|word| line.starts_with(word));
+        !line.is_empty() && !about_itself
+    });
+    (answer.lines().next().unwrap_or_default(), verdict)
 }
 
 /// The kernel's release as uname(2) says it.
@@ -195,6 +217,27 @@ pub fn load(size: Size) -> Result<(Ebpf, AyaBtf), KernelError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_is_what_the_verifier_concludes() {
+        let refused = "the BPF_PROG_LOAD syscall returned Invalid argument (os error 22)";
+        for (log, expected) in [
+            (
+                "Unrecognized arg#0 type PTR\n0: (79) r1 = *(u64 *)(r1 +8)\n13: (85) call bpf_sk_storage_get#107\n\
+                 unknown func bpf_sk_storage_get#107\nverification time 1096 usec\nstack depth 0\n\
+                 processed 13 insns (limit 1000000) max_states_per_insn 0\n\n",
+                Some("unknown func bpf_sk_storage_get#107"),
+            ),
+            ("processed 0 insns\n", None),
+            ("", None),
+        ] {
+            let words = format!("{refused}{VERIFIER}{log}");
+            assert_eq!(shortened(&words), (refused, expected), "{log}");
+        }
+        let plain = "Operation not permitted (os error 1)";
+        assert_eq!(shortened(plain), (plain, None));
+        assert_eq!(shortened("first\nsecond"), ("first", None));
+    }
 
     #[test]
     fn releases() {

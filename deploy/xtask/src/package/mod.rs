@@ -77,6 +77,11 @@ pub fn run_for_trial(profile: Profile) -> Result<()> {
     Ok(())
 }
 
+/// Builds what `cargo xtask vm-test` needs: the same programs as for the packages that are tried, so that nothing is compiled twice.
+pub fn build_for_guests() -> Result<()> {
+    build(Profile::Dev, &["manual", "stack"])
+}
+
 /// How the programs are compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
@@ -129,6 +134,10 @@ fn build(profile: Profile, own: &[&str]) -> Result<()> {
     for part in own {
         build.args(["--bin", &format!("xtask-{part}")]);
         build.args(["--features", &format!("xtask/{part}")]);
+    }
+    // It drives the sampler where there is nothing else.
+    if own.contains(&"stack") {
+        build.args(["--bin", "xtask-guest"]);
     }
     process::run(&mut build)
 }

@@ -1,6 +1,7 @@
 //! The commands that start servers and speak with them. Started by `cargo xtask`, which builds it
 //! once the C libraries that Kafka's client needs are there.
 
+mod attached;
 mod cassandra;
 #[path = "../cli.rs"]
 mod cli;
@@ -12,6 +13,7 @@ mod kafka;
 mod paths;
 mod progress;
 mod systemd;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -34,6 +36,7 @@ fn run() -> Result<()> {
     match Arguments::parse().command {
         Command::Demo(options) => demo::run(options),
         Command::SystemdTest(options) => systemd::run(options),
+        Command::VmTest(options) => vm::run(&options),
         Command::Kafka(command) => kafka::run(command),
         Command::Cassandra(command) => cassandra::run(command),
         other => bail!("{other:?} is not for this program: use cargo xtask"),

@@ -5,7 +5,6 @@
 //! is a namespace with a loopback and a real Kafka in it. Everything ends with this process, also at Ctrl-C.
 
 mod aggregator;
-mod attached;
 mod cgroup;
 mod files;
 mod machine;

@@ -4,8 +4,8 @@ use anyhow::{Context, Result, ensure};
 use sampler_event::StreamWindow;
 
 use super::Trial;
-use super::attached::Attached;
 use super::service::Service;
+use crate::attached::Attached;
 
 const NAME: &str = "flowvitals-sampler";
 const CONFIG: &str = "/etc/flowvitals/sampler.toml";
@@ -52,7 +52,7 @@ pub fn runs(trial: &mut Trial) -> bool {
             ensure!(process.uid.to_string() == expected.trim(), "{process:?}");
             let bare = process.capabilities.iter().all(|set| set.trim_matches('0').is_empty());
             ensure!(bare && process.confined, "{process:?}");
-            let held = Attached::by(machine, process.pid)?.counts();
+            let held = Attached::by(&machine.descriptors(process.pid)?)?.counts();
             Ok(format!("uid {}, no capability left, {held}", process.uid))
         })
         && report.check("sampler: sees real traffic", || {
@@ -93,7 +93,7 @@ pub fn survives(trial: &mut Trial) -> bool {
             site.window(|_| true)?.instance,
         );
         let since = machine.shell("date '+%F %T'")?;
-        let attached = Attached::by(machine, service.process()?.pid)?;
+        let attached = Attached::by(&machine.descriptors(service.process()?.pid)?)?;
         service.signal(signal)?;
         let process = service.restarted(restarts)?;
         let said = service.said(result, since.trim())?;
@@ -105,7 +105,8 @@ pub fn survives(trial: &mut Trial) -> bool {
             "the life before is {}, not {life}",
             window.previous_instance
         );
-        Attached::by(machine, process.pid)?.same_as(&attached)?;
+        let now = Attached::by(&machine.descriptors(process.pid)?)?;
+        ensure!(now == attached, "not {attached:?}, but {now:?}");
         Ok(format!(
             "{said:?}; back as process {} with the same kernel side, {}",
             process.pid,
@@ -119,7 +120,7 @@ pub fn survives(trial: &mut Trial) -> bool {
             let (before, life) = (service.process()?, site.window(|_| true)?.instance);
             let version = format!("dpkg-query --show --showformat='${{Version}}' {NAME}");
             let old = machine.shell(&version)?;
-            let attached = Attached::by(machine, before.pid)?;
+            let attached = Attached::by(&machine.descriptors(before.pid)?)?;
             machine.install(&packages.newer(NAME)?)?;
             let new = machine.shell(&version)?;
             machine.shell(&format!("dpkg --compare-versions {new} gt {old}"))?;
@@ -133,8 +134,8 @@ pub fn survives(trial: &mut Trial) -> bool {
                 "{CONFIG} is {kept}"
             );
             let window = site.window(|window| window.instance != life)?;
-            let same = Attached::by(machine, service.process()?.pid)?;
-            same.same_as(&attached)?;
+            let now = Attached::by(&machine.descriptors(service.process()?.pid)?)?;
+            ensure!(now == attached, "not {attached:?}, but {now:?}");
             Ok(format!(
                 "{old} -> {new}, file and kernel side kept, {}",
                 words(&window)
@@ -163,14 +164,14 @@ pub fn is_held_back(trial: &mut Trial) -> bool {
     }) && report.check("sampler: disable file", || {
         let (restarts, process) = (service.number("NRestarts")?, service.process()?);
         let life = site.window(|_| true)?.instance;
-        let attached = Attached::by(machine, process.pid)?;
+        let attached = Attached::by(&machine.descriptors(process.pid)?)?;
         machine.shell(&format!("touch {DISABLED}"))?;
         attached.gone()?;
         ensure!(service.process()? == process, "another process");
         machine.shell(&format!("rm {DISABLED}"))?;
         let process = service.restarted(restarts)?;
         let window = site.window(|window| window.instance != life)?;
-        let held = Attached::by(machine, process.pid)?.counts();
+        let held = Attached::by(&machine.descriptors(process.pid)?)?.counts();
         let counts = attached.counts();
         Ok(format!(
             "nothing left of {counts}; file gone: {held}, {}",
@@ -184,7 +185,7 @@ pub fn goes(trial: &mut Trial) {
     let machine = trial.machine;
     let service = Service::new(machine, NAME);
     trial.report.check("sampler: stop", || {
-        let attached = Attached::by(machine, service.process()?.pid)?;
+        let attached = Attached::by(&machine.descriptors(service.process()?.pid)?)?;
         service.systemctl("stop")?;
         let result = service.property("Result")?;
         ensure!(result == "success", "{result}; {}", service.last_words());
@@ -196,7 +197,7 @@ pub fn goes(trial: &mut Trial) {
         service.systemctl("reset-failed")?;
         service.systemctl("start")?;
         let process = service.process()?;
-        let attached = Attached::by(machine, process.pid)?;
+        let attached = Attached::by(&machine.descriptors(process.pid)?)?;
         machine.shell(&format!("apt-get purge --yes {NAME} 2>&1"))?;
         attached.gone()?;
         machine.shell(&format!("! test -e /proc/{}", process.pid))?;

@@ -8,8 +8,6 @@ use aya::maps::loaded_maps;
 use aya::programs::{loaded_links, loaded_programs};
 use lab::clock;
 
-use super::machine::Machine;
-
 /// How long the kernel may take to free what nobody holds any more.
 const FREED: Duration = Duration::from_secs(10);
 
@@ -22,12 +20,9 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// What the descriptors of a process of the machine stand for.
-    pub fn by(machine: &Machine, pid: u32) -> Result<Self> {
+    /// What the descriptors of a process stand for, from the text of its `/proc/<pid>/fdinfo/*`.
+    pub fn by(descriptors: &str) -> Result<Self> {
         let mut attached = Self::default();
-        // Its connections come and go meanwhile: what is closed before it is read is none of these.
-        let descriptors =
-            machine.shell(&format!("cat /proc/{pid}/fdinfo/* 2>/dev/null || true"))?;
         for line in descriptors.lines() {
             let Some((name, number)) = line.split_once(":\t") else {
                 continue;
@@ -55,15 +50,6 @@ impl Attached {
             "{programs} programs, {maps} maps, {} links",
             self.links.len()
         )
-    }
-
-    /// Whether another process has just these.
-    pub fn same_as(&self, other: &Self) -> Result<()> {
-        ensure!(
-            self == other,
-            "another kernel side: {self:?}, and {other:?} before"
-        );
-        Ok(())
     }
 
     /// Waits until none of it is in the kernel any more.
