@@ -23,7 +23,8 @@ use crate::{
     tcp::Tcp,
 };
 
-const AF_INET6: u32 = 10;
+/// As in every address family field.
+pub const AF_INET6: u32 = 10;
 
 /// The storage of a socket, if it has one.
 #[inline(always)]
@@ -36,8 +37,9 @@ pub fn storage(sk: *mut c_void) -> Option<&'static mut FlowState> {
     }
 }
 
+/// The storage of a socket, made if there was none; `None` if the kernel has no memory for it.
 #[inline(always)]
-fn create(sk: *mut c_void) -> Option<&'static mut FlowState> {
+pub fn create(sk: *mut c_void) -> Option<&'static mut FlowState> {
     // SAFETY: as `storage`; with no initial value the kernel zeroes the new one.
     unsafe {
         let flags = u64::from(BPF_SK_STORAGE_GET_F_CREATE);

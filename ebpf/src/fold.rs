@@ -96,6 +96,23 @@ fn chrono(flow: &mut FlowState, tcp: Tcp, slot: Slot) {
     flow.sndbuf_limited_jiffies = now.sndbuf_limited_jiffies;
 }
 
+/// Before the first fold of a flow that was open already: all that it did before is left out.
+#[inline(always)]
+pub fn begin(flow: &mut FlowState, tcp: Tcp) {
+    flow.bytes_sent = tcp.bytes_sent();
+    flow.bytes_acked = tcp.data_bytes_acked();
+    flow.delivered_us = tcp.delivered_mstamp();
+    flow.chrono_at_us = tcp.tcp_mstamp();
+    flow.data_segs_out = tcp.data_segs_out();
+    flow.bytes_retrans = tcp.bytes_retrans();
+    flow.total_retrans = tcp.total_retrans();
+    flow.dsack_dups = tcp.dsack_dups();
+    let now = tcp.chrono();
+    flow.busy_jiffies = now.busy_jiffies;
+    flow.rwnd_limited_jiffies = now.rwnd_limited_jiffies;
+    flow.sndbuf_limited_jiffies = now.sndbuf_limited_jiffies;
+}
+
 /// What is dear to read, at most every 20 ms.
 #[inline(always)]
 pub fn now_and_then(flow: &mut FlowState, tcp: Tcp, slot: Slot, window: u32, now_us: u64) {

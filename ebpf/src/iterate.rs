@@ -19,7 +19,7 @@ use crate::{
 
 /// `struct bpf_iter_meta`.
 #[repr(C)]
-struct Meta {
+pub struct Meta {
     seq: *mut c_void,
     session_id: u64,
     seq_num: u64,
@@ -36,9 +36,9 @@ struct StorageIter {
 
 /// `struct bpf_iter__tcp`.
 #[repr(C)]
-struct TcpIter {
+pub struct TcpIter {
     meta: *mut Meta,
-    sk_common: *mut c_void,
+    pub sk_common: *mut c_void,
     uid: u32,
 }
 

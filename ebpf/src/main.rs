@@ -1,10 +1,12 @@
-//! The program `probe`: one sock_ops program and two iterators.
+//! The program `probe`: one sock_ops program and four iterators.
 //!
 //! | program | runs | does |
 //! |---|---|---|
 //! | `flowvitals` | at establishment of every inbound connection, then at callbacks of sampled ones | picks, folds |
 //! | `walk` | when user space reads its iterator | writes one gauge record per sampled flow |
-//! | `fold` | when user space reads its iterator | folds every open flow now |
+//! | `fold_open` | when user space reads its iterator | folds every open flow now |
+//! | `pick_up` | when user space reads its iterator, once | takes in connections that were open before the attach |
+//! | `unreached` | after it | counts those that could not be taken in |
 #![no_std]
 #![no_main]
 
@@ -15,6 +17,7 @@ mod fold;
 mod iterate;
 mod maps;
 mod pick;
+mod pickup;
 mod tcp;
 
 use core::ptr::read_volatile;

@@ -31,11 +31,14 @@ macro_rules! member {
 /// TCP states, as the kernel numbers them.
 pub mod state {
     pub const ESTABLISHED: u32 = 1;
+    /// The same, as the socket holds it.
+    pub const OPEN: u8 = ESTABLISHED as u8;
     pub const SYN_RECV: u32 = 3;
     pub const FIN_WAIT1: u8 = 4;
     pub const FIN_WAIT2: u8 = 5;
     pub const TIME_WAIT: u8 = 6;
     pub const CLOSE: u32 = 7;
+    pub const CLOSE_WAIT: u8 = 8;
     pub const LAST_ACK: u8 = 9;
     pub const CLOSING: u8 = 11;
 }
@@ -94,6 +97,15 @@ impl Tcp {
         cb_flags: u8;
         icsk_ca_state: u8;
         skc_state: u8;
+        skc_family: u16;
+        /// Ours, in host order.
+        skc_num: u16;
+        /// The other end's, in network order.
+        skc_dport: u16;
+        skc_rcv_saddr: u32;
+        skc_daddr: u32;
+        skc_v6_rcv_saddr: [u32; 4];
+        skc_v6_daddr: [u32; 4];
         sk_mark: u32;
         /// Not zero while a Fast Open handshake is under way.
         fastopen_rsk: usize;

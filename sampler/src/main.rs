@@ -114,12 +114,10 @@ fn examine(args: &DoctorArgs) -> u8 {
             return exit::CONFIG;
         }
     };
-    let trial = match Probe::load(Size::new(1, 1)) {
-        Ok(_) => doctor::Check::ok("kernel side", "loads: every program passes the verifier"),
-        Err(error) => doctor::trial_failed(&error),
-    };
+    let loaded = Probe::load(Size::new(1, 1));
+    let trial = doctor::trial(loaded.as_ref(), config.as_ref());
     let subject = config.as_ref().map(doctor::Subject::of);
-    let result = doctor::examine(&doctor::Machine::this(), subject.as_ref(), Some(trial));
+    let result = doctor::examine(&doctor::Machine::this(), subject.as_ref(), trial);
     let text = if args.json {
         result.to_json()
     } else {

@@ -34,7 +34,7 @@ fn finds_what_this_machine_has() {
         spool: None,
     };
     let trial = Check::no("load trial", "refused", "ask", Some(Essential::Kernel));
-    let report = examine(&machine, Some(&subject), Some(trial));
+    let report = examine(&machine, Some(&subject), vec![trial]);
     println!("{report}");
     assert!(
         found(&report, "listeners")
@@ -48,7 +48,7 @@ fn finds_what_this_machine_has() {
         json["checks"].as_array().map(Vec::len),
         Some(report.checks.len())
     );
-    let without = examine(&machine, None, None);
+    let without = examine(&machine, None, Vec::new());
     assert!(
         without
             .checks
@@ -60,7 +60,7 @@ fn finds_what_this_machine_has() {
 #[test]
 fn without_privileges_each_capability_is_named() {
     if std::env::var_os(CHILD).is_some() {
-        let report = examine(&Machine::this(), None, None);
+        let report = examine(&Machine::this(), None, Vec::new());
         for name in ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"] {
             let check = found(&report, name);
             assert_eq!(

@@ -158,7 +158,7 @@ async fn a_killed_broker_costs_nothing_and_doubles_nothing() {
     };
     // The broker's own list of topics lags behind their making by a moment.
     until("a broker and three topics, as doctor sees them", || {
-        let report = examine(&Machine::this(), Some(&subject), None);
+        let report = examine(&Machine::this(), Some(&subject), Vec::new());
         let mut kafka = report
             .checks
             .into_iter()

@@ -185,7 +185,7 @@ fn sampler_config(
     brokers: &[String],
 ) -> Result<String> {
     let mut text = format!(
-        "node = \"edge-{node}\"\nsite = \"bench\"\n[sampling]\nrate = 1.0\n[state]\ndirectory = {:?}\n[kafka]\nbrokers = {brokers:?}\n\
+        "node = \"edge-{node}\"\nsite = \"bench\"\n[sampling]\nrate = 1.0\nalone = false\n[state]\ndirectory = {:?}\n[kafka]\nbrokers = {brokers:?}\n\
          [metrics]\nlisten = \"127.0.0.1:{}\"\n[limits]\naction = \"log\"\n",
         folder.join(format!("state-{node}")),
         9_740 + 10 * node

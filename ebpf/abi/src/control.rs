@@ -34,8 +34,10 @@ pub struct Report {
     pub clock_ns: u64,
     /// … the kernel's `jiffies64` at the same time: two pairs give HZ.
     pub clock_jiffies: u64,
+    /// Flows of the sample that were open before the attach and could not be taken in: as found by the last count.
+    pub flows_unreached: u64,
     /// Always 0.
-    pub reserved: [u64; 2],
+    pub reserved: u64,
 }
 
 /// Limits of a slot.

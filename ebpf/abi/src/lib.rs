@@ -17,4 +17,4 @@ pub mod rules;
 pub mod walk;
 
 /// Version of everything in this crate.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

@@ -86,6 +86,22 @@ offsets! {
     css_cgroup: "cgroup_subsys_state.cgroup", 8;
     /// From `kernfs_node`: its id.
     kernfs_id: "kernfs_node.id", 8;
+    /// Address family.
+    skc_family: "sock_common.skc_family", 2;
+    /// Local port.
+    skc_num: "sock_common.skc_num", 2;
+    /// Remote port.
+    skc_dport: "sock_common.skc_dport", 2;
+    /// Local IPv4 address.
+    skc_rcv_saddr: "sock_common.skc_rcv_saddr", 4;
+    /// Remote IPv4 address.
+    skc_daddr: "sock_common.skc_daddr", 4;
+    /// Local IPv6 address.
+    skc_v6_rcv_saddr: "sock_common.skc_v6_rcv_saddr", 16;
+    /// Remote IPv6 address.
+    skc_v6_daddr: "sock_common.skc_v6_daddr", 16;
+    /// From `socket`: its `sock`.
+    socket_sk: "socket.sk", 8;
     /// Bit position of the chronograph type within its byte.
     chrono_type_shift: "tcp_sock.chrono_type:shift", 0;
     /// Where RTT samples come from: 1 = arguments of the callback, 2 = RACK.

@@ -197,6 +197,7 @@ fn options(old: &Config, new: &Config) -> Vec<Change> {
                 c.sampling.max_sampled_flows.to_string(),
                 NewFlows,
             ),
+            ("sampling.alone", c.sampling.alone.to_string(), Restart),
             ("window.length_ms", c.window.length_ms.to_string(), AtOnce),
             (
                 "window.walk_interval_ms",

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use toml::de::DeValue;
 
 use service::config::error::{Findings, Wrong};
-use service::config::reader::{Parsed, Section, absolute_path, choice, number, one_of, whole};
+use service::config::reader::{
+    Parsed, Section, absolute_path, boolean, choice, number, one_of, whole,
+};
 
 /// Measured cost of the walk of sampled sockets, nanoseconds a socket.
 pub const WALK_NS_PER_SOCKET: u64 = 1_400;
@@ -43,6 +45,8 @@ pub struct Sampling {
     pub key_file: Option<PathBuf>,
     /// Most flows that are sampled at once.
     pub max_sampled_flows: u32,
+    /// No other sampler may follow flows of the same cgroup.
+    pub alone: bool,
 }
 
 impl Default for Sampling {
@@ -51,6 +55,7 @@ impl Default for Sampling {
             rate: 0.1,
             key_file: None,
             max_sampled_flows: 65_536,
+            alone: true,
         }
     }
 }
@@ -65,6 +70,7 @@ impl Sampling {
             max_sampled_flows: section.or(findings, "max_sampled_flows", max, |value| {
                 whole(value, 1..=MAX_SAMPLED_FLOWS)
             }) as u32,
+            alone: section.or(findings, "alone", default.alone, boolean),
         };
         section.end(findings, &[]);
         read

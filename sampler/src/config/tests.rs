@@ -62,8 +62,12 @@ fn defaults_are_those_of_the_contract() {
     let c = Config::default();
     assert_eq!((c.node, c.site.as_str()), (None, "default"));
     assert_eq!(
-        (c.sampling.rate, c.sampling.max_sampled_flows),
-        (0.1, 65_536)
+        (
+            c.sampling.rate,
+            c.sampling.max_sampled_flows,
+            c.sampling.alone
+        ),
+        (0.1, 65_536, true)
     );
     assert_eq!(
         (c.window.length_ms, c.window.walk_interval_ms),
@@ -199,6 +203,7 @@ fn the_example_names_every_option() {
         "rate",
         "key_file",
         "max_sampled_flows",
+        "alone",
         "length_ms",
         "walk_interval_ms",
         "brokers",

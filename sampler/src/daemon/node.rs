@@ -33,8 +33,6 @@ use crate::{
     },
 };
 
-/// What this kernel lets us do: connections that were open before are not picked up.
-const KERNEL_MODE: &str = "no_pickup";
 /// Cgroups that a rule names are looked for this often, ms.
 const CGROUP_INTERVAL_US: u64 = 5_000_000;
 /// Flows without callbacks are folded this often: it asks every socket of the namespace.
@@ -321,6 +319,31 @@ impl Node {
         u64::from(self.config.window.walk_interval_ms) * 100
     }
 
+    /// Takes in the connections that were open before the attach.
+    pub(super) fn pick_up(&mut self) {
+        let begin = time::monotonic();
+        let before = self.side.report().flows_open;
+        if let Err(error) = self.side.pick_up() {
+            self.lost_reads += 1;
+            tracing::error!(%error, "connections that were open before could not be picked up");
+            return;
+        }
+        let report = self.side.report();
+        let (flows, unreached) = (
+            report.flows_open.saturating_sub(before),
+            report.flows_unreached,
+        );
+        let took_ms = time::monotonic().saturating_sub(begin).as_millis() as u64;
+        tracing::info!(flows, took_ms, "connections that were open are picked up");
+        if unreached != 0 {
+            tracing::warn!(
+                flows = unreached,
+                "flows of the sample were open already and are not followed: they are in other network namespaces, above \
+                 sampling.max_sampled_flows, or this kernel (before 6.12) cannot take them in"
+            );
+        }
+    }
+
     /// Folds every open flow now.
     pub(super) fn fold(&mut self) {
         if let Err(error) = self.side.fold() {
@@ -451,7 +474,8 @@ impl Node {
             tcp_out_segs: c.tcp_out_segs,
             udp_out_datagrams: c.udp_out_datagrams,
         });
-        let mode = self.off.as_ref().map_or(KERNEL_MODE, Off::kernel_mode);
+        let mode = self.off.as_ref().map(Off::kernel_mode);
+        let mode = mode.unwrap_or_else(|| load::mode(&self.release));
         let attachment = match &self.off {
             Some(off) => off.attachment(time::now().wall_ms),
             None => self.books.attachment.clone(),
@@ -460,6 +484,7 @@ impl Node {
         Outside {
             config_sha256: self.config.sha256,
             kernel_mode: mode.to_owned(),
+            flows_unreached: self.side.report().flows_unreached,
             kernel_release: self.release.clone(),
             events: totals,
             degraded: degraded(&ledger.state(), spool.as_ref()),

@@ -291,7 +291,7 @@ pub async fn run(prepared: Prepared) -> Result<(), Failure> {
         listener,
         control,
         mode,
-        _lock,
+        _locks,
     } = prepared;
     let bug = |e: io::Error| Failure::new(exit::BUG, e);
     let mut signals = Signals::new().map_err(bug)?;

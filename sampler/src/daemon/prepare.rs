@@ -3,7 +3,14 @@
 //! Order: key and life, the kernel side of the life before if it was kept, the spool, the endpoint's port, a new kernel side if none
 //! was kept, then all capabilities are given up; threads made later never had any.
 
-use std::{collections::BTreeSet, fmt, fs::File, net::TcpListener, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    fs::File,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use ebpf_abi::hash::key_from_bytes;
 
@@ -21,6 +28,7 @@ use crate::{
     config::{Config, ConfigError, ConfigErrors, LimitAction, key::Key},
     control::server::{self, Socket},
     kernel::{cgroup, load, load::KernelError, memory::Size, probe::Probe},
+    lock::lock,
     sink::{KafkaError, KafkaSettings, Ledger, Topics},
     spool::{DirectoryError, Reference, ReferenceFiles, Spool, SpoolSettings},
     stage::{Stage, state::Attachment, window::Identity},
@@ -84,8 +92,8 @@ pub struct Prepared {
     pub(super) listener: Option<TcpListener>,
     pub(super) control: Option<Socket>,
     pub(super) mode: Mode,
-    /// Of the state directory.
-    pub(super) _lock: Option<File>,
+    /// Of the state directory and the cgroup.
+    pub(super) _locks: Vec<File>,
 }
 
 impl Prepared {
@@ -174,6 +182,21 @@ fn no_state(config: &Config, error: std::io::Error) -> Failure {
     )
 }
 
+/// Keeps other samplers off the flows below a cgroup.
+fn lock_cgroup(root: &Path) -> Result<File, Failure> {
+    let locked = File::open(root).and_then(lock);
+    locked.map_err(|error| {
+        Failure::new(
+            exit::CONFIG,
+            format!(
+                "the cgroup {}: {error}: both would count the same flows; stop one of them, or set sampling.alone = false where \
+                 several nodes are played on one machine",
+                root.display()
+            ),
+        )
+    })
+}
+
 fn listen(config: &Config) -> Result<TcpListener, Failure> {
     let address = config.metrics.listen;
     let listener = TcpListener::bind(address).map_err(|error| {
@@ -233,17 +256,21 @@ pub fn prepare(mut config: Config, mode: Mode, dry_run: bool) -> Result<Prepared
     if !missing.is_empty() {
         return Err(KernelError::Privilege(missing).into());
     }
-    let (key, key_id, life, lock) = if ad_hoc || dry_run {
+    let root = cgroup::mount().ok_or(KernelError::NoCgroup)?;
+    let (key, key_id, life, locks) = if ad_hoc || dry_run {
         let bytes: [u8; 16] = rand::random();
         let key = Key {
             bytes,
             warning: None,
         };
-        (key.bytes, key.id(), Life::unrecorded(), None)
+        (key.bytes, key.id(), Life::unrecorded(), Vec::new())
     } else {
         let state = &config.state.directory;
         std::fs::create_dir_all(state).map_err(|error| no_state(&config, error))?;
-        let lock = life::lock(state).map_err(|error| no_state(&config, error))?;
+        let mut locks = vec![life::lock(state).map_err(|error| no_state(&config, error))?];
+        if config.sampling.alone {
+            locks.push(lock_cgroup(&root)?);
+        }
         let key = config
             .sampling_key()
             .resolve()
@@ -252,9 +279,8 @@ pub fn prepare(mut config: Config, mode: Mode, dry_run: bool) -> Result<Prepared
             tracing::warn!("sampling key: {warning}");
         }
         let life = Life::begin(state).map_err(|error| no_state(&config, error))?;
-        (key.bytes, key.id(), life, Some(lock))
+        (key.bytes, key.id(), life, locks)
     };
-    let root = cgroup::mount().ok_or(KernelError::NoCgroup)?;
     let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
     let size = Size::new(config.streams.len() as u32, cpus);
     let lasting = !ad_hoc && !dry_run;
@@ -369,6 +395,10 @@ pub fn prepare(mut config: Config, mode: Mode, dry_run: bool) -> Result<Prepared
         node.set_spool(spool.clone());
     }
     node.side.attach(&root)?;
+    if !was_kept && !dry_run && node.off.is_none() {
+        // After the attach, so that no connection comes between.
+        node.pick_up();
+    }
     if spool.is_some() && !was_kept {
         node.side.hand_over();
     }
@@ -383,7 +413,7 @@ pub fn prepare(mut config: Config, mode: Mode, dry_run: bool) -> Result<Prepared
         listener,
         control,
         mode,
-        _lock: lock,
+        _locks: locks,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, io, os::fd::BorrowedFd, path::Path};
 
-use ebpf_abi::{cells::Extremes, walk::WalkRecord};
+use ebpf_abi::{cells::Extremes, control::Report, walk::WalkRecord};
 
 use super::keep;
 use crate::{
@@ -72,6 +72,16 @@ impl Side {
         let attached: Option<BorrowedFd<'_>> = probe.parts().get(link::CGROUP).ok();
         keep::give_up(&self.stored, attached);
         self.stored.clear();
+    }
+
+    /// Takes in the connections that were open before the attach.
+    pub(super) fn pick_up(&self) -> io::Result<()> {
+        self.probe.as_ref().map_or(Ok(()), Probe::pick_up)
+    }
+
+    /// What it says of itself.
+    pub(super) fn report(&self) -> Report {
+        self.probe.as_ref().map(Probe::report).unwrap_or_default()
     }
 
     pub(super) fn fold(&self) -> io::Result<()> {

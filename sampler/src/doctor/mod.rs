@@ -7,6 +7,7 @@ mod brokers;
 mod clock;
 mod kernel;
 mod machine;
+mod open;
 mod report;
 mod sockets;
 mod spool;
@@ -21,7 +22,7 @@ pub use spool::SpoolSubject;
 
 use crate::config::Config;
 use crate::daemon::kafka_settings;
-use crate::kernel::load::KernelError;
+use crate::kernel::{load::KernelError, probe::Probe};
 use crate::node_stats;
 use crate::sink::KafkaSettings;
 
@@ -55,7 +56,7 @@ impl Subject {
 }
 
 /// The check for a kernel side that does not load.
-pub fn trial_failed(error: &KernelError) -> Check {
+fn trial_failed(error: &KernelError) -> Check {
     let (essential, todo) = match error {
         KernelError::Privilege(_) => (
             Essential::Privilege,
@@ -69,13 +70,24 @@ pub fn trial_failed(error: &KernelError) -> Check {
     Check::no("kernel side", error.to_string(), todo, Some(essential))
 }
 
-/// Makes all checks. `subject` is absent without a configuration; `kernel_trial` is the result of loading the kernel side
+/// The checks of a kernel side that was loaded for a trial.
+pub fn trial(loaded: Result<&Probe, &KernelError>, config: Option<&Config>) -> Vec<Check> {
+    match (loaded, config) {
+        (Err(error), _) => vec![trial_failed(error)],
+        (Ok(probe), config) => {
+            let loads = Check::ok("kernel side", "loads: every program passes the verifier");
+            let open = config.map(|config| {
+                let rules = Subject::of(config).rules;
+                open::check(&Machine::this(), probe, config, &rules)
+            });
+            std::iter::once(loads).chain(open).collect()
+        }
+    }
+}
+
+/// Makes all checks. `subject` is absent without a configuration; `kernel_trial` is what came of loading the kernel side
 /// for a trial, where that was tried. Blocks for as long as the brokers take.
-pub fn examine(
-    machine: &Machine,
-    subject: Option<&Subject>,
-    kernel_trial: Option<Check>,
-) -> Report {
+pub fn examine(machine: &Machine, subject: Option<&Subject>, kernel_trial: Vec<Check>) -> Report {
     let memlock = getrlimit(Resource::RLIMIT_MEMLOCK).map_or(Some(0), |(soft, _)| {
         (soft != libc::RLIM_INFINITY).then_some(soft)
     });

@@ -19,6 +19,8 @@ use crate::node_stats::NetCounters;
 const LISTED: usize = 40;
 /// State of a listening TCP socket in `/proc/net/tcp`.
 const LISTEN: &str = "0A";
+/// States of connections whose server can still send: ESTABLISHED and CLOSE_WAIT.
+const OPEN: [&str; 2] = ["01", "08"];
 /// The port of HTTPS and of QUIC.
 const HTTPS: u16 = 443;
 
@@ -114,6 +116,17 @@ pub fn listeners(machine: &Machine) -> Vec<Listener> {
         .collect::<BTreeSet<_>>()
         .into_iter()
         .collect()
+}
+
+/// Connections of this network namespace that can still send and whose local end a rule names.
+pub fn connections(machine: &Machine, rules: &[LocalRule]) -> u64 {
+    let tables = ["proc/self/net/tcp", "proc/self/net/tcp6"]
+        .map(|file| machine.text(file).unwrap_or_default());
+    let all = tables.iter().flat_map(|table| sockets(table));
+    let open = all.filter(|(local, state)| {
+        OPEN.contains(state) && rules.iter().any(|rule| rule.meets(*local))
+    });
+    open.count() as u64
 }
 
 /// Which listeners feed which streams, and which streams nobody feeds.
@@ -223,6 +236,13 @@ mod tests {
             prefix: prefix.map(|text| text.parse().expect("prefix")),
             ports,
         }
+    }
+
+    #[test]
+    fn counts_the_connections_of_rules() {
+        let (_place, machine) = machine(TCP, "", "");
+        assert_eq!(connections(&machine, &[rule("a", None, 8080..=8080)]), 1);
+        assert_eq!(connections(&machine, &[rule("a", None, 443..=443)]), 0);
     }
 
     #[test]

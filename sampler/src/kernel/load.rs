@@ -32,6 +32,9 @@ const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 /// First kernel whose RTT callback carries the sample (Linux commit 48e2cd3e3dcf).
 const RTT_ARGUMENTS_SINCE: (u32, u32) = (6, 10);
 
+/// First kernel that is known to let an iterator ask for callbacks of a socket; 6.1 answers EINVAL (both measured).
+const PICK_UP_SINCE: (u32, u32) = (6, 12);
+
 /// Why the kernel side does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
@@ -138,6 +141,15 @@ pub fn rtt_source(release: &str) -> u32 {
     }
 }
 
+/// What a kernel of this release allows, as heartbeats say it: `full`, or `no_pickup` where connections that were open before the attach
+/// are not followed.
+pub fn mode(release: &str) -> &'static str {
+    match version(release) >= PICK_UP_SINCE {
+        true => "full",
+        false => "no_pickup",
+    }
+}
+
 /// Which of [`CAPABILITIES`] this process cannot use.
 pub fn missing_capabilities() -> Vec<Capability> {
     CAPABILITIES
@@ -192,5 +204,7 @@ mod tests {
         assert_eq!(rtt_source("6.1.0-28"), RTT_FROM_RACK);
         assert_eq!(rtt_source("6.10.3"), RTT_FROM_CALLBACK);
         assert_eq!(rtt_source("7.3.0"), RTT_FROM_CALLBACK);
+        assert_eq!(mode("6.1.0-28"), "no_pickup");
+        assert_eq!(mode("6.12.3"), "full");
     }
 }

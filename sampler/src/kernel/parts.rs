@@ -38,6 +38,10 @@ pub mod program {
     pub const WALK: &str = "walk";
     /// Folds open flows.
     pub const FOLD_OPEN: &str = "fold_open";
+    /// Takes in connections that were open before the attach.
+    pub const PICK_UP: &str = "pick_up";
+    /// Counts those that could not be taken in.
+    pub const UNREACHED: &str = "unreached";
 }
 
 /// Links.
@@ -48,6 +52,10 @@ pub mod link {
     pub const WALK: &str = "link-walk";
     /// Of [`super::program::FOLD_OPEN`].
     pub const FOLD_OPEN: &str = "link-fold_open";
+    /// Of [`super::program::PICK_UP`].
+    pub const PICK_UP: &str = "link-pick_up";
+    /// Of [`super::program::UNREACHED`].
+    pub const UNREACHED: &str = "link-unreached";
 }
 
 /// Arrays.
@@ -63,10 +71,22 @@ pub const MAPS: [&str; 8] = [
 ];
 
 /// Programs.
-pub const PROGRAMS: [&str; 3] = [program::PICK_AND_FOLD, program::WALK, program::FOLD_OPEN];
+pub const PROGRAMS: [&str; 5] = [
+    program::PICK_AND_FOLD,
+    program::WALK,
+    program::FOLD_OPEN,
+    program::PICK_UP,
+    program::UNREACHED,
+];
 
 /// Links.
-pub const LINKS: [&str; 3] = [link::CGROUP, link::WALK, link::FOLD_OPEN];
+pub const LINKS: [&str; 5] = [
+    link::CGROUP,
+    link::WALK,
+    link::FOLD_OPEN,
+    link::PICK_UP,
+    link::UNREACHED,
+];
 
 /// All parts. The socket storage is not among them: the programs hold it, and user space never touches it.
 pub fn names() -> impl Iterator<Item = &'static str> {

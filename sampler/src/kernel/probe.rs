@@ -85,28 +85,64 @@ fn size_of_parts(parts: &Parts) -> Result<Size, KernelError> {
     Ok(Size { slots, shards })
 }
 
+/// An iterator program.
+struct Iterator {
+    program: &'static str,
+    link: &'static str,
+    /// What the kernel walks for it.
+    target: &'static str,
+    /// The map that is walked, if it is one.
+    over: Option<&'static str>,
+}
+
+const ITERATORS: [Iterator; 4] = [
+    Iterator {
+        program: program::WALK,
+        link: link::WALK,
+        target: "bpf_sk_storage_map",
+        over: Some(FLOWS),
+    },
+    Iterator {
+        program: program::FOLD_OPEN,
+        link: link::FOLD_OPEN,
+        target: "tcp",
+        over: None,
+    },
+    Iterator {
+        program: program::PICK_UP,
+        link: link::PICK_UP,
+        target: "tcp",
+        over: None,
+    },
+    Iterator {
+        program: program::UNREACHED,
+        link: link::UNREACHED,
+        target: "task_file",
+        over: None,
+    },
+];
+
 /// Loads an iterator program and attaches it.
 fn load_iterator(
     ebpf: &mut Ebpf,
     btf: &AyaBtf,
-    name: &'static str,
-    target: &str,
-    over: Option<&'static str>,
-    link: &'static str,
+    iterator: Iterator,
     parts: &mut Parts,
 ) -> Result<(), KernelError> {
+    let name = iterator.program;
     let iter: &mut Iter = ebpf
         .program_mut(name)
         .and_then(|p| p.try_into().ok())
         .ok_or(KernelError::Object(name))?;
-    iter.load(target, btf)
+    iter.load(iterator.target, btf)
         .map_err(|e| KernelError::refused(name, e))?;
     let fd = iter.fd().map_err(|e| KernelError::refused(name, e))?;
     let fd = fd.as_fd().try_clone_to_owned();
     let fd = fd.map_err(|e| KernelError::refused(name, e))?;
-    let over = over.map(|map| map_data(ebpf, map)).transpose()?;
+    let over = iterator.over.map(|map| map_data(ebpf, map)).transpose()?;
     let attached = sys::attach_iterator(&fd, over.map(|data| data.fd().as_fd()));
-    parts.add(link, attached.map_err(|e| KernelError::refused(name, e))?);
+    let attached = attached.map_err(|e| KernelError::refused(name, e))?;
+    parts.add(iterator.link, attached);
     parts.add(name, fd);
     Ok(())
 }
@@ -132,24 +168,9 @@ impl Probe {
     pub fn load(size: Size) -> Result<Self, KernelError> {
         let (mut ebpf, btf) = load::load(size)?;
         let mut parts = Parts::default();
-        load_iterator(
-            &mut ebpf,
-            &btf,
-            program::WALK,
-            "bpf_sk_storage_map",
-            Some(FLOWS),
-            link::WALK,
-            &mut parts,
-        )?;
-        load_iterator(
-            &mut ebpf,
-            &btf,
-            program::FOLD_OPEN,
-            "tcp",
-            None,
-            link::FOLD_OPEN,
-            &mut parts,
-        )?;
+        for iterator in ITERATORS {
+            load_iterator(&mut ebpf, &btf, iterator, &mut parts)?;
+        }
         let sock_ops: &mut SockOps = ebpf
             .program_mut(program::PICK_AND_FOLD)
             .and_then(|p| p.try_into().ok())
@@ -322,6 +343,28 @@ impl Probe {
     /// What the kernel answers.
     pub fn fold(&self) -> std::io::Result<()> {
         self.run(link::FOLD_OPEN, &mut Vec::new())
+    }
+
+    /// Takes in the connections of this network namespace that were open before the attach, where the kernel can; then counts those of
+    /// all namespaces that nobody follows: see [`Report::flows_unreached`].
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn pick_up(&self) -> std::io::Result<()> {
+        self.run(link::PICK_UP, &mut Vec::new())?;
+        self.count_unreached().map(|_| ())
+    }
+
+    /// Counts the open flows of the sample that nobody follows, in all network namespaces.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn count_unreached(&self) -> std::io::Result<u64> {
+        let at = std::mem::offset_of!(Report, flows_unreached);
+        let counted = self.report.word(0, at);
+        counted.store(0, Ordering::SeqCst);
+        self.run(link::UNREACHED, &mut Vec::new())?;
+        Ok(counted.load(Ordering::SeqCst))
     }
 
     fn run(&self, link: &'static str, output: &mut Vec<u8>) -> std::io::Result<()> {

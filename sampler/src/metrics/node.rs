@@ -132,6 +132,11 @@ pub fn status_families(status: &NodeStatus) -> Vec<Family> {
             "Flows found open at start and taken in, all streams.",
             beat.flows_picked_up,
         ),
+        gauge(
+            "flowvitals_flows_unreached",
+            "Flows of the sample that were open before the attach and are not followed, all network namespaces.",
+            beat.flows_unreached as f64,
+        ),
         counter(
             "flowvitals_flows_closed_total",
             "Sampled flows closed, all streams.",

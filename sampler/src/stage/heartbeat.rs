@@ -18,6 +18,8 @@ pub struct Outside {
     pub config_sha256: [u8; 32],
     /// What this kernel allows.
     pub kernel_mode: String,
+    /// Flows of the sample that were open before the attach and are not followed.
+    pub flows_unreached: u64,
     /// Its release.
     pub kernel_release: String,
     /// What became of the events so far.
@@ -230,6 +232,7 @@ pub fn close(
         attached_ms: outside.attachment.attached_ms,
         uncounted_ms: outside.attachment.uncounted_ms,
         uncounted_reason: outside.attachment.uncounted_reason.clone(),
+        flows_unreached: outside.flows_unreached,
         daemon_cpu_us: outside.cost.daemon_us,
         kernel_cpu_us: outside.cost.kernel_us,
         cost_percent: outside.cost_percent,

@@ -100,6 +100,27 @@ fn what_is_kept_goes_when_the_service_manager_lets_go() {
     assert_gone(&ids);
 }
 
+#[test]
+fn a_cgroup_has_one_sampler() {
+    let Some(_turn) = turn() else { return };
+    let network = network(Options::default());
+    let config = all(&[format!("*:{PORT}")]);
+    let first = Sampler::start(network.server(), &config);
+    let refused = Sampler::ask(network.client(), &config, "run");
+    let words = format!(
+        "is in use by another sampler (process {}): both would count the same flows",
+        first.pid()
+    );
+    assert_eq!(refused.status.code(), Some(78));
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains(&words), "{said}");
+    // Several nodes on one machine.
+    let shared = format!("[sampling]\nalone = false\n{config}");
+    Sampler::start(network.client(), &shared).stop();
+    first.stop();
+    Sampler::start(network.client(), &config).stop();
+}
+
 /// Callbacks that were asked for outlive us on sockets that are open: only a program can take them back. Where another sock_ops program
 /// is attached, it is run for them until they close; it sees none on sockets that come later.
 #[test]

@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -195,6 +195,15 @@ impl Sampler {
     /// Starts in the state directory of an earlier one, with its configuration.
     pub fn start_in(namespace: &Namespace, state: tempfile::TempDir) -> Self {
         Self::spawn(namespace.command(PROGRAM), state).attached()
+    }
+
+    /// A command with a configuration that ends by itself: what it said, and its exit status.
+    pub fn ask(namespace: &Namespace, config: &str, command: &str) -> Output {
+        let state = Self::configured(config);
+        let mut asked = namespace.command(PROGRAM);
+        asked.args([command, "--config"]);
+        asked.arg(state.path().join("sampler.toml"));
+        asked.output().expect("the sampler")
     }
 
     /// Has a service manager start it, and does not wait.

@@ -45,7 +45,6 @@ fn a_killed_daemon_leaves_its_windows_to_the_next_one() {
     let server = Server::start(namespace, &[Listen::new(address)]).expect("a server");
     let plan =
         Plan::new("steady", 5, vec![address]).asking(100_000, 5_000, Duration::from_millis(50));
-    // Whose connections are open before the start is not seen: each life has players of its own.
     let players = || Client::start(network.client(), slice::from_ref(&plan)).expect("clients");
     let first_players = players();
     first.wait_for("windows are on the disk", |_| {

@@ -19,6 +19,7 @@ mod late;
 mod limits;
 mod lives;
 mod others;
+mod pickup;
 mod reload;
 mod rtt;
 mod rules;

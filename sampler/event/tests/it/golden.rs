@@ -64,24 +64,12 @@ fn version_1_reads_and_writes_as_it_was() {
 }
 
 #[test]
-fn version_1_1_reads_and_writes_as_it_was() {
-    check("v1.1", "node", |message: NodeHeartbeat| {
-        Event::Node(Box::new(message))
-    });
-}
-
-#[test]
-fn version_1_2_reads_and_writes_as_it_was() {
-    check("v1.2", "node", |message: NodeHeartbeat| {
-        Event::Node(Box::new(message))
-    });
-}
-
-#[test]
-fn version_1_4_reads_and_writes_as_it_was() {
-    check("v1.4", "node", |message: NodeHeartbeat| {
-        Event::Node(Box::new(message))
-    });
+fn later_heartbeats_read_and_write_as_they_were() {
+    for version in ["v1.1", "v1.2", "v1.3", "v1.4"] {
+        check(version, "node", |message: NodeHeartbeat| {
+            Event::Node(Box::new(message))
+        });
+    }
 }
 
 /// The newest version in which each message changed.

@@ -263,6 +263,12 @@ pub fn whole(value: &DeValue<'_>, range: RangeInclusive<u64>) -> Parsed<u64> {
     }
 }
 
+/// Yes or no.
+pub fn boolean(value: &DeValue<'_>) -> Parsed<bool> {
+    let boolean = value.as_bool();
+    boolean.ok_or_else(|| type_error(value, "true or false"))
+}
+
 /// One of a few whole numbers.
 pub fn one_of(value: &DeValue<'_>, choices: &[u64]) -> Parsed<u64> {
     let allowed = choices

@@ -25,7 +25,9 @@ impl Attached {
     /// What the descriptors of a process of the machine stand for.
     pub fn by(machine: &Machine, pid: u32) -> Result<Self> {
         let mut attached = Self::default();
-        let descriptors = machine.shell(&format!("cat /proc/{pid}/fdinfo/*"))?;
+        // Its connections come and go meanwhile: what is closed before it is read is none of these.
+        let descriptors =
+            machine.shell(&format!("cat /proc/{pid}/fdinfo/* 2>/dev/null || true"))?;
         for line in descriptors.lines() {
             let Some((name, number)) = line.split_once(":\t") else {
                 continue;
