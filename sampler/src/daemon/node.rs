@@ -25,7 +25,7 @@ use crate::{
     sink::{Ledger, SinkState},
     spool::{Spool, SpoolStatus},
     stage::{
-        Kernel, Output, Stage,
+        Output, Stage,
         clock::{Closed, Now},
         heartbeat::Outside,
         state::{Attachment, StageState},
@@ -322,14 +322,17 @@ impl Node {
     /// Takes in the connections that were open before the attach.
     pub(super) fn pick_up(&mut self) {
         let begin = time::monotonic();
-        let before = self.side.flows_open();
+        let before = self.side.report().flows_open;
         if let Err(error) = self.side.pick_up() {
             self.lost_reads += 1;
             tracing::error!(%error, "connections that were open before could not be picked up");
             return;
         }
-        let flows = self.side.flows_open().saturating_sub(before);
-        let unreached = self.side.flows_unreached();
+        let report = self.side.report();
+        let (flows, unreached) = (
+            report.flows_open.saturating_sub(before),
+            report.flows_unreached,
+        );
         let took_ms = time::monotonic().saturating_sub(begin).as_millis() as u64;
         tracing::info!(flows, took_ms, "connections that were open are picked up");
         if unreached != 0 {
@@ -471,8 +474,8 @@ impl Node {
             tcp_out_segs: c.tcp_out_segs,
             udp_out_datagrams: c.udp_out_datagrams,
         });
-        let attached = || load::mode(&self.release);
-        let mode = self.off.as_ref().map_or_else(attached, Off::kernel_mode);
+        let mode = self.off.as_ref().map(Off::kernel_mode);
+        let mode = mode.unwrap_or_else(|| load::mode(&self.release));
         let attachment = match &self.off {
             Some(off) => off.attachment(time::now().wall_ms),
             None => self.books.attachment.clone(),
@@ -481,7 +484,7 @@ impl Node {
         Outside {
             config_sha256: self.config.sha256,
             kernel_mode: mode.to_owned(),
-            flows_unreached: self.side.flows_unreached(),
+            flows_unreached: self.side.report().flows_unreached,
             kernel_release: self.release.clone(),
             events: totals,
             degraded: degraded(&ledger.state(), spool.as_ref()),

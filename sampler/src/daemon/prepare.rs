@@ -402,7 +402,7 @@ pub fn prepare(mut config: Config, mode: Mode, dry_run: bool) -> Result<Prepared
         node.set_spool(spool.clone());
     }
     node.side.attach(&root)?;
-    if !was_kept && !dry_run {
+    if !was_kept && !dry_run && node.off.is_none() {
         // After the attach, so that no connection comes between.
         node.pick_up();
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, io, os::fd::BorrowedFd, path::Path};
 
-use ebpf_abi::{cells::Extremes, walk::WalkRecord};
+use ebpf_abi::{cells::Extremes, control::Report, walk::WalkRecord};
 
 use super::keep;
 use crate::{
@@ -79,10 +79,9 @@ impl Side {
         self.probe.as_ref().map_or(Ok(()), Probe::pick_up)
     }
 
-    /// Flows of the sample that were open before the attach and could not be taken in.
-    pub(super) fn flows_unreached(&self) -> u64 {
-        let probe = self.probe.as_ref();
-        probe.map_or(0, |p| p.report().flows_unreached)
+    /// What it says of itself.
+    pub(super) fn report(&self) -> Report {
+        self.probe.as_ref().map(Probe::report).unwrap_or_default()
     }
 
     pub(super) fn fold(&self) -> io::Result<()> {

@@ -238,8 +238,8 @@ fn assert_spooled(spooled: &Spooled, file: &Path) {
             last.limited
         );
         assert_eq!((last.flows_open, last.streams.len()), (0, 0));
-        let taken = last.flows_sampled + last.flows_picked_up;
-        assert_eq!(taken, last.flows_closed);
+        let taken_in = last.flows_sampled + last.flows_picked_up;
+        assert_eq!(taken_in, last.flows_closed);
         assert_eq!(last.flows_sampled > 0, windows);
         let mut of_life = spooled
             .windows
