@@ -114,7 +114,8 @@ fn servers(network: &Network) -> Vec<SocketAddr> {
 
 fn config(network: &Network, folder: &Path, brokers: &[String]) -> Result<String> {
     let mut text = format!(
-        "node = \"edge-07\"\n[sampling]\nrate = 1.0\n[state]\ndirectory = \"{}\"\n[kafka]\nbrokers = {brokers:?}\n",
+        "node = \"edge-07\"\n[sampling]\nrate = 1.0\n[state]\ndirectory = \"{}\"\n[kafka]\nbrokers = {brokers:?}\n\
+         [limits]\naction = \"log\"\n",
         folder.join("state").display()
     );
     for (n, server) in servers(network).iter().enumerate() {

@@ -293,6 +293,7 @@ fn settings(brokers: &[String]) -> KafkaSettings {
         topics: Topics::with_window(service::topics::WINDOW),
         node: "edge-07".to_owned(),
         properties: Default::default(),
+        password_file: None,
         flush_timeout: PATIENCE,
     }
 }

@@ -8,7 +8,8 @@ use std::str::FromStr;
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
-use crate::config::{LocalPattern, Wrong};
+use crate::config::{CONTROL_SOCKET, LocalPattern, Wrong};
+use crate::control::wire::{MAX_FOR_MS, MIN_FOR_MS, Request};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -16,6 +17,7 @@ Exit codes:
   2   the command line is wrong
   69  this kernel cannot do it
   70  a bug in this program
+  75  start it again: the disable file is gone (see [limits] disable_file)
   77  a privilege is missing
   78  the configuration is wrong (file:line:column, the option, what is allowed)";
 
@@ -43,6 +45,9 @@ pub enum Command {
     /// Live view of a running sampler
     #[command(after_help = TOP_HELP)]
     Top(TopArgs),
+    /// Change the sampling rate of a stream for a while, live
+    #[command(subcommand, after_help = RATE_HELP)]
+    Rate(RateCommand),
 }
 
 const RUN_HELP: &str = "\
@@ -55,7 +60,7 @@ Examples:
       no file: a table per second at a terminal, JSON lines into a pipe
 
 Signals: SIGTERM folds open flows, closes the last window and flushes; SIGHUP reloads.
-Exit codes: 0 done, 2 usage, 69 kernel, 70 bug, 77 privilege, 78 configuration";
+Exit codes: 0 done, 2 usage, 69 kernel, 70 bug, 75 start again, 77 privilege, 78 configuration";
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -150,6 +155,99 @@ pub struct TopArgs {
     pub url: String,
 }
 
+const RATE_HELP: &str = "\
+Examples:
+  flowvitals-sampler rate set sport-1 1 --for 15m
+      every new flow of sport-1 for a quarter of an hour, then the configured rate again; open flows
+      keep the rate they were admitted under
+  flowvitals-sampler rate list
+  flowvitals-sampler rate unset sport-1
+
+The daemon logs who asked. A rate that is set holds over a reload, unless the stream is gone, and ends
+with a restart of the daemon. Root and members of the service's group (flowvitals) may ask.
+Exit codes: 0 done, 2 usage or no such stream, 69 no sampler there or not now, 70 bug, 77 not allowed";
+
+/// What `rate` does.
+#[derive(Debug, Subcommand)]
+pub enum RateCommand {
+    /// Sample new flows of a stream at another rate, with automatic return
+    #[command(after_help = RATE_HELP)]
+    Set {
+        /// Name of the stream
+        stream: String,
+        /// Share of new flows to sample, 0 to 1
+        #[arg(value_parser = rate)]
+        rate: f64,
+        /// For how long, such as 90s, 15m or 2h; at most 24h
+        #[arg(long = "for", value_name = "TIME", value_parser = for_ms)]
+        for_ms: u64,
+        /// How to ask
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Return to the configured rate of a stream now
+    Unset {
+        /// Name of the stream
+        stream: String,
+        /// How to ask
+        #[command(flatten)]
+        asking: Asking,
+    },
+    /// Show the rates that are set, until when and by whom
+    List {
+        /// How to ask
+        #[command(flatten)]
+        asking: Asking,
+    },
+}
+
+/// How a running daemon is asked.
+#[derive(Debug, Args)]
+pub struct Asking {
+    /// Where it listens ([control] socket)
+    #[arg(long, value_name = "PATH", default_value = CONTROL_SOCKET)]
+    pub socket: PathBuf,
+    /// All rates that are set afterwards, as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl RateCommand {
+    /// What the daemon is asked, and how.
+    pub fn request(self) -> (Request, Asking) {
+        match self {
+            Self::Set {
+                stream,
+                rate,
+                for_ms,
+                asking,
+            } => (
+                Request::Set {
+                    stream,
+                    rate,
+                    for_ms,
+                },
+                asking,
+            ),
+            Self::Unset { stream, asking } => (Request::Unset { stream }, asking),
+            Self::List { asking } => (Request::List, asking),
+        }
+    }
+}
+
+fn for_ms(text: &str) -> Result<u64, Wrong> {
+    const ALLOWED: &str = "1s to 24h, such as 90s, 15m or 1h30m";
+    let time = text.parse::<jiff::SignedDuration>();
+    let ms = time
+        .ok()
+        .and_then(|time| u64::try_from(time.as_millis()).ok());
+    match ms {
+        Some(ms @ MIN_FOR_MS..=MAX_FOR_MS) => Ok(ms),
+        Some(_) => Err(Wrong::new(format!("`{text}` is out of range"), ALLOWED)),
+        None => Err(Wrong::new(format!("`{text}` is no time span"), ALLOWED)),
+    }
+}
+
 fn rate(text: &str) -> Result<f64, Wrong> {
     let wrong = || Wrong::new(format!("`{text}` is no rate"), "a number from 0 to 1");
     let rate = text.parse().map_err(|_| wrong())?;
@@ -219,6 +317,10 @@ mod tests {
             "doctor",
             "doctor --json --config a.toml",
             "top --url http://127.0.0.1:1",
+            "rate set sport-1 0.5 --for 15m",
+            "rate set sport-1 1 --for 1h30m --socket /run/a.sock --json",
+            "rate unset sport-1",
+            "rate list --json",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
@@ -242,6 +344,15 @@ mod tests {
             "check --config a.toml --explain 203.0.113.7:443 --client x",
             "check --config a.toml --mark 7",
             "flood",
+            "rate",
+            "rate set sport-1 0.5",
+            "rate set sport-1 0.5 --for 15",
+            "rate set sport-1 0.5 --for -15m",
+            "rate set sport-1 0.5 --for 25h",
+            "rate set sport-1 0.5 --for 10ms",
+            "rate set sport-1 1.5 --for 15m",
+            "rate set 0.5 --for 15m",
+            "rate unset",
         ] {
             let error = parse(line).expect_err(line);
             assert_eq!(error.exit_code(), i32::from(service::exit::USAGE), "{line}");

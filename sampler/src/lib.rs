@@ -12,6 +12,8 @@ mod lock;
 
 pub mod kernel;
 
+pub mod limits;
+
 pub mod stage;
 
 pub mod spool;
@@ -23,6 +25,7 @@ pub mod laws;
 pub mod metrics;
 pub mod node_stats;
 
+pub mod control;
 pub mod daemon;
 
 pub mod doctor;

@@ -8,8 +8,9 @@ use std::{
 use clap::Parser;
 use sampler::{
     check,
-    cli::{Cli, Command, DoctorArgs, RunArgs, TopArgs},
+    cli::{Cli, Command, DoctorArgs, RateCommand, RunArgs, TopArgs},
     config::Config,
+    control::client,
     daemon::{self, Failure, Mode},
     doctor,
     kernel::{memory::Size, probe::Probe},
@@ -20,16 +21,17 @@ use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let code = match &cli.command {
-        Command::Run(args) => run(args),
+    let code = match cli.command {
+        Command::Run(args) => run(&args),
         Command::Check(args) => check::run(
-            args,
+            &args,
             &mut std::io::stdout().lock(),
             &mut std::io::stderr().lock(),
         )
         .unwrap_or(exit::BUG),
-        Command::Doctor(args) => examine(args),
-        Command::Top(args) => live(args),
+        Command::Doctor(args) => examine(&args),
+        Command::Top(args) => live(&args),
+        Command::Rate(command) => rate(command),
     };
     ExitCode::from(code)
 }
@@ -127,6 +129,12 @@ fn examine(args: &DoctorArgs) -> u8 {
         return exit::BUG;
     }
     result.exit_code()
+}
+
+fn rate(command: RateCommand) -> u8 {
+    let (request, asking) = command.request();
+    let (mut out, mut err) = (std::io::stdout().lock(), std::io::stderr().lock());
+    client::run(&asking.socket, &request, asking.json, &mut out, &mut err).unwrap_or(exit::BUG)
 }
 
 fn live(args: &TopArgs) -> u8 {

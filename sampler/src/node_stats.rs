@@ -43,6 +43,8 @@ pub struct NetCounters {
     pub tcp_syn_retrans: u64,
     /// `TcpOutSegs`: segments sent, retransmits excluded.
     pub tcp_out_segs: u64,
+    /// `TcpPassiveOpens` and `TcpActiveOpens`: connections accepted, and tried.
+    pub tcp_opens: u64,
     /// UDP datagrams sent, IPv4 and IPv6: what a QUIC edge would show up in.
     pub udp_out_datagrams: u64,
 }
@@ -76,6 +78,9 @@ pub fn net_counters_under(net: &Path) -> Result<NetCounters, NodeStatsError> {
         tcp_retrans_segs: snmp.table_value("Tcp", "RetransSegs")?,
         tcp_syn_retrans: netstat.table_value("TcpExt", "TCPSynRetrans")?,
         tcp_out_segs: snmp.table_value("Tcp", "OutSegs")?,
+        tcp_opens: snmp
+            .table_value("Tcp", "PassiveOpens")?
+            .saturating_add(snmp.table_value("Tcp", "ActiveOpens")?),
         udp_out_datagrams: udp4.saturating_add(udp6),
     })
 }
@@ -154,7 +159,7 @@ mod tests {
 
     use super::*;
 
-    const SNMP: &str = "Tcp: RtoAlgorithm MaxConn OutSegs RetransSegs\nTcp: 1 -1 900 17\nUdp: InDatagrams OutDatagrams\nUdp: 5 8\n\
+    const SNMP: &str = "Tcp: RtoAlgorithm MaxConn ActiveOpens PassiveOpens OutSegs RetransSegs\nTcp: 1 -1 5 60 900 17\nUdp: InDatagrams OutDatagrams\nUdp: 5 8\n\
                         UdpLite: InDatagrams OutDatagrams\nUdpLite: 1 2\n";
 
     #[test]
@@ -208,6 +213,7 @@ mod tests {
             tcp_retrans_segs: 17,
             tcp_syn_retrans: 3,
             tcp_out_segs: 900,
+            tcp_opens: 65,
             udp_out_datagrams: 8,
         };
         assert_eq!(counters, expected);

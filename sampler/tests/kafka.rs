@@ -47,6 +47,7 @@ fn settings(cluster: &Cluster, topic: &str) -> KafkaSettings {
         topics: Topics::with_window(topic),
         node: "edge-07".to_owned(),
         properties: BTreeMap::new(),
+        password_file: None,
         flush_timeout: PATIENCE,
     }
 }

@@ -44,6 +44,7 @@ fn bench(flush_timeout: Duration, properties: &[(&str, &str)]) -> Bench {
             .iter()
             .map(|&(key, value)| (key.to_owned(), value.to_owned()))
             .collect::<BTreeMap<_, _>>(),
+        password_file: None,
         flush_timeout,
     };
     let ledger = Arc::new(Ledger::default());

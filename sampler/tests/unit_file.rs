@@ -20,8 +20,17 @@ fn says_what_was_promised() {
         ("AmbientCapabilities", CAPABILITIES),
         ("CapabilityBoundingSet", CAPABILITIES),
         ("RestartPreventExitStatus", "2 69 77 78"),
+        ("SuccessExitStatus", "75"),
+        ("RestartForceExitStatus", "75"),
         ("StateDirectory", "flowvitals"),
+        ("RuntimeDirectory", "flowvitals"),
         ("FileDescriptorStoreMax", "32"),
+        ("CPUQuota", "50%"),
+        ("CPUWeight", "50"),
+        ("MemoryHigh", "384M"),
+        ("MemoryMax", "512M"),
+        ("OOMScoreAdjust", "500"),
+        ("TasksMax", "64"),
         ("ExecReload", "/bin/sh -c \"kill -HUP $MAINPID\""),
     ] {
         assert_eq!(unit.settings(name), [expected], "{name}");

@@ -54,6 +54,7 @@ impl Nodes {
                 topics: Topics::with_window(service::topics::WINDOW),
                 node: name.clone(),
                 properties: properties.clone(),
+                password_file: None,
                 flush_timeout: PATIENCE,
             };
             let _inside = runtime.enter();

@@ -1,14 +1,17 @@
 //! `cargo xtask test`: everything, step by step, and one line of counts at the end.
 //!
+//! The kernel tests mostly wait, so whatever needs none of our tests runs beside them.
 //! A step's output lies below target/xtask-test/ and is shown when it fails. With CI=true the
 //! tests that need the kernel may not skip.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::Uid;
 
 use crate::tally::{self, Tally};
@@ -27,6 +30,9 @@ struct Step {
     is_tests: bool,
 }
 
+/// The test that waits most: the other steps run beside it.
+const KERNEL: &str = "kernel";
+
 /// Runs all steps, also after a failure; whether all of them passed.
 pub fn run() -> Result<bool> {
     setup::run()?;
@@ -37,46 +43,124 @@ pub fn run() -> Result<bool> {
     }
     let logs = paths::target().join("xtask-test");
     fs::create_dir_all(&logs)?;
-    let mut tally = Tally::default();
-    for step in steps(strict)? {
-        tally = tally.plus(perform(step, &logs)?);
-    }
+    let mut beside = beside()?;
+    let mut tally = all(static_checks(), &logs)?;
     // The sampler cannot start in its machine where no program can be loaded.
     if no_ebpf.is_none() || strict {
-        let step = Step::new("systemd", of_ours(&["systemd-test"])?);
-        tally = tally.plus(perform(step, &logs)?);
+        beside.push(Step::new("systemd", of_ours(&["systemd-test"])?));
     } else {
         println!("systemd: skipped");
         tally.skipped += 1;
     }
+    let (kernel, others) = tests(strict)?;
+    let both = thread::scope(|scope| {
+        let beside = scope.spawn(|| all(beside, &logs));
+        let kernel = all(vec![kernel], &logs);
+        [
+            kernel,
+            beside.join().unwrap_or_else(|_| bail!("a step broke")),
+        ]
+    });
+    for lane in both {
+        tally = tally.plus(lane?);
+    }
+    tally = tally.plus(all(others, &logs)?);
     println!("{tally}");
     Ok(tally.failed == 0)
 }
 
-fn steps(strict: bool) -> Result<Vec<Step>> {
-    let everything = ["--workspace", "--features", "xtask/manual,xtask/stack"];
+/// One after the other.
+fn all(steps: Vec<Step>, logs: &Path) -> Result<Tally> {
+    steps.into_iter().try_fold(Tally::default(), |tally, step| {
+        Ok(tally.plus(perform(step, logs)?))
+    })
+}
+
+/// A command of cargo for everything that is ours.
+fn of_everything(command: &str) -> Command {
+    let mut cargo = process::cargo();
+    cargo.args([
+        command,
+        "--workspace",
+        "--features",
+        "xtask/manual,xtask/stack",
+    ]);
+    cargo
+}
+
+/// What is seen in the source, and the build of the tests.
+fn static_checks() -> Vec<Step> {
     let mut format = process::cargo();
     format.args(["fmt", "--all", "--check"]);
-    let mut lint = process::cargo();
-    lint.arg("clippy").args(everything).arg("--all-targets");
-    lint.args(["--", "--deny", "warnings"]);
-    let mut docs = process::cargo();
-    docs.arg("doc").args(everything).arg("--no-deps");
+    let mut lint = of_everything("clippy");
+    lint.args(["--all-targets", "--", "--deny", "warnings"]);
+    let mut docs = of_everything("doc");
+    docs.arg("--no-deps");
     docs.env("RUSTDOCFLAGS", "--deny warnings");
-    let mut tests = process::cargo();
-    tests.arg("test").args(everything).arg("--no-fail-fast");
-    tests.args(["--", "--show-output"]);
-    if strict {
-        tests.env("FLOWVITALS_REQUIRE_KERNEL", "1");
-    }
-    let mut steps = vec![
-        Step::new("format", format),
-        Step::new("lints", lint),
-        Step::new("docs", docs),
+    let mut build = of_everything("test");
+    build.arg("--no-run");
+    let named = [
+        ("format", format),
+        ("lints", lint),
+        ("docs", docs),
+        ("build", build),
+    ];
+    named.map(|(name, command)| Step::new(name, command)).into()
+}
+
+/// The kernel tests, and all others.
+fn tests(strict: bool) -> Result<(Step, Vec<Step>)> {
+    let step = |name: &str, targets: &[String]| {
+        let mut tests = of_everything("test");
+        tests.arg("--no-fail-fast").args(targets);
+        tests.args(["--", "--show-output"]);
+        if strict {
+            tests.env("FLOWVITALS_REQUIRE_KERNEL", "1");
+        }
         Step {
             is_tests: true,
-            ..Step::new("tests", tests)
-        },
+            ..Step::new(name, tests)
+        }
+    };
+    let test = |name: &str| ["--test".to_owned(), name.to_owned()];
+    let mut others: Vec<_> = ["--lib", "--bins"].map(str::to_owned).into();
+    let named = test_targets()?;
+    others.extend(
+        named
+            .iter()
+            .filter(|name| *name != KERNEL)
+            .flat_map(|name| test(name)),
+    );
+    let kernel = step("tests-kernel", &test(KERNEL));
+    let rest = vec![
+        step("tests", &others),
+        step("tests-doc", &["--doc".to_owned()]),
+    ];
+    Ok((kernel, rest))
+}
+
+/// Names of the integration tests of all packages.
+fn test_targets() -> Result<BTreeSet<String>> {
+    let mut cargo = process::cargo();
+    cargo.args(["metadata", "--no-deps", "--format-version", "1"]);
+    let output = cargo.stderr(Stdio::inherit()).output()?;
+    let all: serde_json::Value =
+        serde_json::from_slice(&output.stdout).context("cargo metadata")?;
+    let each = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
+    let targets = each(&all["packages"])
+        .into_iter()
+        .flat_map(|package| each(&package["targets"]));
+    let tests = targets.filter(|target| target["kind"][0] == "test");
+    let names: BTreeSet<_> = tests
+        .filter_map(|target| Some(target["name"].as_str()?.to_owned()))
+        .collect();
+    ensure!(names.contains(KERNEL), "no test {KERNEL} among {names:?}");
+    Ok(names)
+}
+
+/// What runs beside the kernel tests.
+fn beside() -> Result<Vec<Step>> {
+    let mut steps = vec![
         Step::new("api", of_ours(&["api"])?),
         Step::new("ebpf-verify", of_ours(&["ebpf", "verify"])?),
         // The oldest kernel that must do everything, and the newest.
@@ -99,10 +183,10 @@ fn steps(strict: bool) -> Result<Vec<Step>> {
     Ok(steps)
 }
 
-/// Another command of this program.
+/// Another command of this program. It gives way to the tests beside it.
 fn of_ours(arguments: &[&str]) -> Result<Command> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(arguments);
+    let mut command = Command::new("nice");
+    command.arg(std::env::current_exe()?).args(arguments);
     Ok(command)
 }
 

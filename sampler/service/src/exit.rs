@@ -8,6 +8,8 @@ pub const USAGE: u8 = 2;
 pub const UNSUPPORTED: u8 = 69;
 /// A bug in this program.
 pub const BUG: u8 = 70;
+/// Start it again: what kept it from its work is gone, and only a new process has the privileges for it.
+pub const AGAIN: u8 = 75;
 /// A privilege is missing.
 pub const NO_PRIVILEGE: u8 = 77;
 /// The configuration is wrong.

@@ -206,6 +206,7 @@ fn options(old: &Config, new: &Config) -> Vec<Change> {
             ),
             ("kafka.brokers", list(&c.kafka.brokers), Restart),
             ("kafka.topic", c.kafka.topic.clone(), Restart),
+            ("kafka.password_file", path(&c.kafka.password_file), Restart),
             (
                 "state.directory",
                 c.state.directory.display().to_string(),
@@ -217,6 +218,11 @@ fn options(old: &Config, new: &Config) -> Vec<Change> {
                 "metrics.streams",
                 format!("{:?}", c.metrics.streams),
                 AtOnce,
+            ),
+            (
+                "control.socket",
+                c.control.socket.display().to_string(),
+                Restart,
             ),
             ("limits", format!("{:?}", c.limits), AtOnce),
             (

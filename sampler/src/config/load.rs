@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::outlets::{Kafka, Metrics};
+use super::outlets::{Control, Kafka, Metrics};
 use super::overlap;
 use super::sections::{Limits, Sampling, Shutdown, Spool, State, Window};
 use super::stream::StreamConfig;
@@ -27,9 +27,9 @@ pub const MAX_FILES: usize = 4096;
 pub const MAX_LOCAL_ENTRIES: usize = 16_384;
 
 /// What only the main file may say.
-const MAIN_ONLY: [&str; 11] = [
+const MAIN_ONLY: [&str; 12] = [
     "node", "site", "include", "sampling", "window", "kafka", "state", "spool", "metrics",
-    "limits", "shutdown",
+    "control", "limits", "shutdown",
 ];
 
 /// One file that an include pattern found, or why it could not be read.
@@ -133,6 +133,10 @@ fn read_main(
     if let Some(mut metrics) = section.table(findings, "metrics", "metrics") {
         config.places.metrics_listen = metrics.place_if_set("listen");
         config.metrics = Metrics::read(metrics, findings);
+    }
+    if let Some(mut control) = section.table(findings, "control", "control") {
+        config.places.control_socket = control.place_if_set("socket");
+        config.control = Control::read(control, findings);
     }
     if let Some(limits) = section.table(findings, "limits", "limits") {
         config.limits = Limits::read(limits, findings);

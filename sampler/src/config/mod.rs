@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use diff::{Change, diff};
-pub use outlets::{Kafka, Metrics, SeriesOf};
+pub use outlets::{CONTROL_SOCKET, Control, Kafka, Metrics, SeriesOf};
 pub use pattern::{LocalPattern, PortRange};
 pub use sections::{
     LimitAction, Limits, Sampling, Shutdown, Spool, State, WALK_BUDGET_PERCENT, WALK_NS_PER_SOCKET,
@@ -54,6 +54,8 @@ pub struct Config {
     pub spool: Spool,
     /// `[metrics]`
     pub metrics: Metrics,
+    /// `[control]`
+    pub control: Control,
     /// `[limits]`
     pub limits: Limits,
     /// `[shutdown]`
@@ -79,6 +81,8 @@ pub struct NodePlaces {
     pub spool_directory: Option<Place>,
     /// `metrics.listen`
     pub metrics_listen: Option<Place>,
+    /// `control.socket`
+    pub control_socket: Option<Place>,
     /// `kafka.properties`, by name.
     pub kafka_properties: BTreeMap<String, Place>,
 }
@@ -99,6 +103,7 @@ impl Default for Config {
             spool: Spool::below(&state),
             state,
             metrics: Metrics::default(),
+            control: Control::default(),
             limits: Limits::default(),
             shutdown: Shutdown::default(),
             streams: Vec::new(),

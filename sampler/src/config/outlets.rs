@@ -1,17 +1,18 @@
-//! The sections of `sampler.toml` about where results go: Kafka and Prometheus.
+//! The sections of `sampler.toml` about who talks with the daemon: Kafka, Prometheus, and an operator.
 //!
 //! In: one section of the file. Out: its typed form; an option that is absent has the default
 //! that `Default` gives.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use toml::de::DeValue;
 
 use service::config::error::{Findings, Place, Wrong};
 use service::config::kafka::{self, Properties};
 use service::config::network;
-use service::config::reader::{Parsed, Section, text};
+use service::config::reader::{Parsed, Section, absolute_path, text};
 
 /// `[kafka]`
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Kafka {
     pub topic: String,
     /// For librdkafka, as they are.
     pub properties: Properties,
+    /// The file with the client's password.
+    pub password_file: Option<PathBuf>,
 }
 
 impl Default for Kafka {
@@ -30,6 +33,7 @@ impl Default for Kafka {
             brokers: Vec::new(),
             topic: service::topics::WINDOW.to_owned(),
             properties: Properties::default(),
+            password_file: None,
         }
     }
 }
@@ -43,11 +47,13 @@ impl Kafka {
         let brokers = kafka::brokers(&mut section, findings);
         let topic = section.or(findings, "topic", Self::default().topic, kafka::topic);
         let (properties, places) = kafka::properties(&mut section, findings);
+        let password_file = section.optional(findings, "password_file", absolute_path);
         section.end(findings, &[]);
         let kafka = Self {
             brokers,
             topic,
             properties,
+            password_file,
         };
         (kafka, places)
     }
@@ -93,6 +99,33 @@ impl Metrics {
         };
         section.end(findings, &[]);
         read
+    }
+}
+
+/// Where the daemon listens for [`Control`], unless it is said.
+pub const CONTROL_SOCKET: &str = "/run/flowvitals/sampler.sock";
+
+/// `[control]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Control {
+    /// Unix socket for live changes.
+    pub socket: PathBuf,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self {
+            socket: PathBuf::from(CONTROL_SOCKET),
+        }
+    }
+}
+
+impl Control {
+    pub(super) fn read(mut section: Section<'_>, findings: &mut Findings) -> Self {
+        let default = Self::default().socket;
+        let socket = section.or(findings, "socket", default, absolute_path);
+        section.end(findings, &[]);
+        Self { socket }
     }
 }
 

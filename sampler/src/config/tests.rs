@@ -83,6 +83,7 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(c.spool.replay_events_per_s, 1_000);
     assert_eq!(c.metrics.listen.to_string(), "127.0.0.1:9740");
     assert_eq!(c.metrics.streams, SeriesOf::Top(20));
+    assert_eq!(c.control.socket, Path::new("/run/flowvitals/sampler.sock"));
     assert_eq!(
         (c.limits.cpu_percent, c.limits.action),
         (1.0, LimitAction::Rate)
@@ -128,6 +129,7 @@ fn the_commented_values_of_the_example_are_the_defaults() {
         places: config.places.clone(),
         kafka: Kafka {
             properties: config.kafka.properties.clone(),
+            password_file: Some("/etc/flowvitals/kafka-password".into()),
             ..Kafka::default()
         },
         warnings: config.warnings.clone(), // the walk at its bound, see below
@@ -136,7 +138,7 @@ fn the_commented_values_of_the_example_are_the_defaults() {
         ..Config::default()
     };
     assert_eq!(config, expected);
-    assert_eq!(config.kafka.properties.len(), 2);
+    assert_eq!(config.kafka.properties.len(), 4);
 
     let stream: String = streams
         .lines()
@@ -207,6 +209,7 @@ fn the_example_names_every_option() {
         "walk_interval_ms",
         "brokers",
         "topic",
+        "password_file",
         "directory",
         "max_bytes",
         "fsync_ms",

@@ -36,6 +36,8 @@ fn begin(now: Now) -> u64 {
 /// What writing says.
 pub fn dry_run(prepared: &Prepared, out: &mut impl Write) -> std::io::Result<()> {
     let node = &prepared.node;
+    let probe = node.side.probe();
+    let probe = probe.ok_or_else(|| std::io::Error::other("nothing is attached"))?;
     writeln!(
         out,
         "counting new flows for {} s; none is sampled",
@@ -46,7 +48,7 @@ pub fn dry_run(prepared: &Prepared, out: &mut impl Write) -> std::io::Result<()>
     let seconds = (begin(time::now()) - start) as f64 / 1e6;
     let expectations = node.stage().streams.epochs().iter().map(|epoch| {
         let stream = &node.stage().streams.streams()[epoch.stream];
-        let counters = Counts::read_all(node.probe(), epoch.slot)
+        let counters = Counts::read_all(probe, epoch.slot)
             .since(&epoch.counted)
             .counters();
         Expectation {
@@ -81,7 +83,7 @@ pub fn dry_run(prepared: &Prepared, out: &mut impl Write) -> std::io::Result<()>
     let seen: f64 = expectations.iter().map(|e| e.seen_per_s).sum();
     let selected: f64 = expectations.iter().map(|e| e.selected_per_s).sum();
     let max_flows = node.config().sampling.max_sampled_flows;
-    let memory = node.probe().size().memory(max_flows);
+    let memory = probe.size().memory(max_flows);
     writeln!(
         out,
         "at most {:.0} events/s and {bytes:.0} bytes/s before compression, if every stream is active",
@@ -106,6 +108,6 @@ pub fn dry_run(prepared: &Prepared, out: &mut impl Write) -> std::io::Result<()>
     writeln!(
         out,
         "flows open at the moment are not among these: {}",
-        node.probe().flows_open()
+        probe.flows_open()
     )
 }

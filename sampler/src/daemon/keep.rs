@@ -118,6 +118,11 @@ impl Kept {
         Self(ours.collect())
     }
 
+    /// Names of what there is.
+    pub(super) fn names(&self) -> BTreeSet<String> {
+        self.0.iter().map(|(name, _)| name.to_string()).collect()
+    }
+
     /// The kernel side of the life before; `go_on` makes its window stage from its books, or says that they do not fit it.
     ///
     /// # Errors
@@ -128,7 +133,7 @@ impl Kept {
         wanted: Wanted,
         go_on: impl FnOnce(&Probe, &StageState) -> Option<Stage>,
     ) -> Result<KernelSide, String> {
-        let names: BTreeSet<String> = self.0.iter().map(|(name, _)| name.to_string()).collect();
+        let names = self.names();
         // A copy, so that it can be detached even where it does not fit.
         let attached = self.0.iter().find(|(name, _)| name.part == link::CGROUP);
         let attached = attached.and_then(|(_, fd)| fd.try_clone().ok());
@@ -254,6 +259,12 @@ pub(super) fn hand_over(probe: &Probe) {
             return;
         }
     }
+}
+
+/// Names under which [`hand_over`] gives it away.
+pub(super) fn names_of(probe: &Probe) -> BTreeSet<String> {
+    let parts = probe.parts().iter();
+    parts.map(|(part, _)| Name::of(part).to_string()).collect()
 }
 
 #[cfg(test)]

@@ -10,8 +10,12 @@ mod dry_run;
 mod keep;
 mod life;
 mod node;
+mod off;
 mod pipeline;
 mod prepare;
+mod rates;
+mod side;
+mod spending;
 mod time;
 
 pub use prepare::{Failure, Mode, Prepared, prepare};

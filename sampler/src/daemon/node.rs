@@ -9,13 +9,18 @@ use std::{
 use ebpf_abi::walk::WalkRecord;
 use sampler_event::{Event, Message, NamespaceCounters};
 
-use super::time;
+use super::{
+    off::{Off, Why},
+    side::Side,
+    spending::Spending,
+    time,
+};
 use crate::{
     config::Config,
+    control::overrides::Overrides,
     doctor::clock_quality,
-    kernel::{cgroup, load, probe::Probe},
+    kernel::{cgroup, load},
     metrics::ProgramCost,
-    node_stats,
     rules::{CompileError, RuleSet},
     sink::{Ledger, SinkState},
     spool::{Spool, SpoolStatus},
@@ -24,7 +29,7 @@ use crate::{
         clock::{Closed, Now},
         heartbeat::Outside,
         state::{Attachment, StageState},
-        streams::Wanted,
+        streams::{StreamsError, Wanted},
     },
 };
 
@@ -35,9 +40,11 @@ const UNHOOKED_INTERVAL_US: u64 = 5_000_000;
 
 /// The node.
 pub(super) struct Node {
-    probe: Probe,
-    stage: Stage,
+    pub(super) side: Side,
+    pub(super) stage: Stage,
     config: Config,
+    /// Rates that hold for a while instead of the configured ones.
+    pub(super) overrides: Overrides,
     cgroup_root: PathBuf,
     cgroups: BTreeMap<String, Option<u64>>,
     cgroups_at_us: u64,
@@ -49,6 +56,15 @@ pub(super) struct Node {
     lost_reads: u64,
     release: String,
     books: Books,
+    pub(super) spending: Spending,
+    /// Why nothing is counted, where that is so.
+    pub(super) off: Option<Off>,
+    /// Whether the disable file is there could not be seen.
+    pub(super) blind: bool,
+    /// Flags of the window that is closed next.
+    pub(super) flags: u32,
+    /// Where notes for a next life are left; none: there is none.
+    pub(super) state_directory: Option<PathBuf>,
 }
 
 /// What a next life must know beside the window stage's state.
@@ -65,20 +81,28 @@ pub(super) struct Edge {
     pub(super) events: Vec<Event>,
     pub(super) read: Duration,
     pub(super) lost_reads: u64,
+    /// The kernel side is to be taken off now.
+    pub(super) take_off: Option<Why>,
 }
 
 impl Node {
     pub(super) fn new(
-        probe: Probe,
+        side: Side,
         stage: Stage,
         config: Config,
         cgroup_root: PathBuf,
         books: Books,
     ) -> Self {
         Self {
-            probe,
+            spending: Spending::new(&config.limits),
+            off: None,
+            blind: false,
+            flags: 0,
+            state_directory: None,
+            side,
             stage,
             config,
+            overrides: Overrides::default(),
             cgroup_root,
             cgroups: BTreeMap::new(),
             cgroups_at_us: 0,
@@ -111,12 +135,17 @@ impl Node {
         self.spool = Some(spool);
     }
 
-    pub(super) fn probe_mut(&mut self) -> &mut Probe {
-        &mut self.probe
+    /// Nothing is counted from now on.
+    pub(super) fn set_off(&mut self, off: Off) {
+        self.books.attachment = off.attachment(time::now().wall_ms);
+        self.overrides = Overrides::default();
+        self.off = Some(off);
     }
 
-    pub(super) fn probe(&self) -> &Probe {
-        &self.probe
+    /// What is done because of a limit, or why nothing is counted; empty when all is as configured.
+    pub(super) fn limited(&self) -> String {
+        let off = self.off.as_ref().map(Off::limited);
+        off.unwrap_or_else(|| self.spending.limited())
     }
 
     pub(super) fn stage(&self) -> &Stage {
@@ -142,6 +171,9 @@ impl Node {
             self.release,
             self.cgroup_root.display(),
         );
+        if let Some(off) = &self.off {
+            return off.limited();
+        }
         if streams == 0 {
             text = "no stream is configured: nothing is sampled".to_owned();
         }
@@ -163,6 +195,8 @@ impl Node {
             // Flows of streams that are gone are closed out now, not at their next callback.
             self.fold();
         }
+        self.drop_rates_of_gone();
+        self.set_limits(&old.limits);
         Ok(())
     }
 
@@ -172,13 +206,16 @@ impl Node {
         // Compiled once with the ids that the streams will have only to see that it can be:
         // nothing may have changed when it cannot.
         self.compile(|index| index as u32)?;
+        if self.off.is_some() {
+            return Ok(());
+        }
         let wanted: Vec<Wanted> = self
             .config
             .streams
             .iter()
             .map(|s| Wanted {
                 name: s.name.clone(),
-                rate: s.rate,
+                rate: self.overrides.rate(&s.name).unwrap_or(s.rate),
                 pulse_ms: s.pulse_ms,
                 rtt_slow_us: s.rtt_slow_us,
                 labels: s.labels.clone(),
@@ -187,13 +224,24 @@ impl Node {
         let window_ms = self.config.window.length_ms;
         for (stream, error) in self
             .stage
-            .apply(&wanted, window_ms, time::now(), &self.probe)
+            .apply(&wanted, window_ms, time::now(), &self.side)
         {
             tracing::error!(stream, %error, "stream is not sampled as configured");
         }
-        self.probe
+        self.side
             .set_max_sampled_flows(self.config.sampling.max_sampled_flows);
         self.set_rules()
+    }
+
+    /// Gives new flows of a stream the rate that holds now, set or configured.
+    pub(super) fn apply_rate(&mut self, name: &str) -> Result<(), StreamsError> {
+        let stream = self.config.streams.iter().find(|s| s.name == name);
+        let id = self.stage.streams.id(name);
+        let Some((stream, id)) = stream.zip(id) else {
+            return Ok(());
+        };
+        let rate = self.overrides.rate(name).unwrap_or(stream.rate);
+        self.stage.set_rate(id, rate, &self.side)
     }
 
     fn compile(
@@ -215,7 +263,7 @@ impl Node {
                 .unwrap_or(NOBODY)
         };
         let rules = self.compile(id)?;
-        self.probe.set_rules(&rules);
+        self.side.set_rules(&rules);
         Ok(())
     }
 
@@ -258,6 +306,7 @@ impl Node {
     /// When something is due, on the monotonic clock.
     pub(super) fn next_us(&self) -> u64 {
         let edge = self.stage.next_edge_us();
+        let edge = self.overrides.next_us().map_or(edge, |us| edge.min(us));
         // A walk that is due with the edge is made at the edge.
         if self.next_walk_us + self.walk_slack_us() < self.stage.window_edge_us() {
             edge.min(self.next_walk_us)
@@ -273,13 +322,13 @@ impl Node {
     /// Takes in the connections that were open before the attach.
     pub(super) fn pick_up(&mut self) {
         let begin = time::monotonic();
-        let before = self.probe.report().flows_open;
-        if let Err(error) = self.probe.pick_up() {
+        let before = self.side.report().flows_open;
+        if let Err(error) = self.side.pick_up() {
             self.lost_reads += 1;
             tracing::error!(%error, "connections that were open before could not be picked up");
             return;
         }
-        let report = self.probe.report();
+        let report = self.side.report();
         let (flows, unreached) = (
             report.flows_open.saturating_sub(before),
             report.flows_unreached,
@@ -297,7 +346,7 @@ impl Node {
 
     /// Folds every open flow now.
     pub(super) fn fold(&mut self) {
-        if let Err(error) = self.probe.fold() {
+        if let Err(error) = self.side.fold() {
             self.lost_reads += 1;
             tracing::error!(%error, "open flows could not be folded");
         }
@@ -327,8 +376,9 @@ impl Node {
         let interval_us = u64::from(self.config.window.walk_interval_ms) * 1000;
         self.next_walk_us = now.monotonic_us + interval_us;
         self.records.clear();
-        match self.probe.walk(&mut self.records) {
-            Ok(()) => self
+        match self.side.walk(&mut self.records) {
+            Ok(false) => {}
+            Ok(true) => self
                 .stage
                 .observe(&self.records, self.config.window.length_ms),
             Err(error) => {
@@ -345,7 +395,7 @@ impl Node {
     pub(super) fn turn(&mut self, ledger: &Ledger) -> (Vec<Event>, Option<Edge>) {
         let now = time::now();
         self.walk_if_due(now);
-        let pulses = self.stage.close_pulses(now, &self.probe);
+        let pulses = self.stage.close_pulses(now, &self.side);
         if now.monotonic_us < self.stage.window_edge_us() {
             return (pulses, None);
         }
@@ -361,7 +411,7 @@ impl Node {
         self.close_window(now, ledger, true)
     }
 
-    fn close_window(&mut self, now: Now, ledger: &Ledger, stopping: bool) -> Edge {
+    pub(super) fn close_window(&mut self, now: Now, ledger: &Ledger, stopping: bool) -> Edge {
         if now.monotonic_us >= self.cgroups_at_us {
             self.cgroups_at_us = now.monotonic_us + CGROUP_INTERVAL_US;
             if self.look_for_cgroups()
@@ -372,6 +422,7 @@ impl Node {
             self.mark_degraded();
         }
         self.fold_unhooked(now);
+        let take_off = self.judge_cost(now);
         let outside = self.outside(ledger);
         let begin = time::monotonic();
         let max_flows = self.config.sampling.max_sampled_flows;
@@ -381,7 +432,7 @@ impl Node {
             adapted,
         } = self
             .stage
-            .close_window(now, &self.probe, max_flows, stopping, &outside);
+            .close_window(now, &self.side, max_flows, stopping, &outside);
         if adapted {
             let halvings = self.stage.streams.halvings();
             tracing::warn!(
@@ -390,6 +441,8 @@ impl Node {
             );
         }
         let read = time::monotonic().saturating_sub(begin);
+        self.spending.count(&events);
+        self.flags = 0;
         let lost_reads = std::mem::take(&mut self.lost_reads);
         self.books.end_ms = closed.end_ms();
         Edge {
@@ -397,6 +450,7 @@ impl Node {
             events,
             read,
             lost_reads,
+            take_off,
         }
     }
 
@@ -404,7 +458,6 @@ impl Node {
         let totals = ledger.totals();
         let spool = self.spool.as_ref().map(Spool::status);
         let quality = clock_quality();
-        let own = node_stats::own_use().unwrap_or_default();
         let lost_by_stream = self.stage.streams.streams().iter().filter_map(|s| {
             let loss = ledger.loss(&s.wanted.name);
             let some = loss.dropped != 0 || loss.dead_letter != 0;
@@ -414,19 +467,24 @@ impl Node {
         let (run_ns, runs) = costs
             .iter()
             .fold((0, 0), |(ns, runs), c| (ns + c.run_ns, runs + c.runs));
-        // A failed read publishes nothing rather than zeros.
-        let namespaces = node_stats::net_counters().map(|c| NamespaceCounters {
+        let namespaces = self.spending.net.as_ref().map(|c| NamespaceCounters {
             netns: "self".to_owned(),
             tcp_retrans_segs: c.tcp_retrans_segs,
             tcp_syn_retrans: c.tcp_syn_retrans,
             tcp_out_segs: c.tcp_out_segs,
             udp_out_datagrams: c.udp_out_datagrams,
         });
+        let mode = self.off.as_ref().map(Off::kernel_mode);
+        let mode = mode.unwrap_or_else(|| load::mode(&self.release));
+        let attachment = match &self.off {
+            Some(off) => off.attachment(time::now().wall_ms),
+            None => self.books.attachment.clone(),
+        };
         let flows = self.stage.ledger().flows_open.min(u32::MAX.into()) as u32;
         Outside {
             config_sha256: self.config.sha256,
-            kernel_mode: load::mode(&self.release).to_owned(),
-            flows_unreached: self.probe.report().flows_unreached,
+            kernel_mode: mode.to_owned(),
+            flows_unreached: self.side.report().flows_unreached,
             kernel_release: self.release.clone(),
             events: totals,
             degraded: degraded(&ledger.state(), spool.as_ref()),
@@ -438,11 +496,15 @@ impl Node {
             clock_synchronised: quality.is_some_and(|q| q.synchronised),
             clock_error_us: quality.map_or(0, |q| q.max_error_us),
             namespaces: namespaces.into_iter().collect(),
-            cpu_us_total: own.cpu_us_total + run_ns / 1000,
-            rss_bytes: own.rss_bytes,
-            kernel_memory_bytes: self.probe.size().memory(flows).total_bytes(),
+            cost: self.spending.cost,
+            cost_percent: self.spending.percent,
+            cost_limit_percent: self.spending.limit_percent(),
+            limited: self.limited(),
+            flags: self.flags,
+            rss_bytes: self.spending.own.rss_bytes,
+            kernel_memory_bytes: self.side.memory_bytes(flows),
             bpf: (runs != 0).then_some((run_ns, runs)),
-            attachment: self.books.attachment.clone(),
+            attachment,
         }
     }
 
@@ -451,8 +513,7 @@ impl Node {
         if !stats_enabled(Path::new("/proc/sys/kernel/bpf_stats_enabled")) {
             return Vec::new();
         }
-        let cost = |(name, run_ns, runs)| ProgramCost { name, run_ns, runs };
-        self.probe.costs().into_iter().map(cost).collect()
+        self.side.costs()
     }
 }
 

@@ -10,18 +10,20 @@ use sampler_event::Event;
 use service::{exit, notify::Notifier};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::oneshot,
+    sync::{mpsc, oneshot},
     task::JoinHandle,
-    time::Instant,
+    time::{Instant, MissedTickBehavior},
 };
 
 use super::{
     node::{Edge, Node, degraded},
+    off::{LOOK, Look, Why},
     prepare::{Failure, Mode, Prepared, kafka_settings},
     time,
 };
 use crate::{
     config::{Config, SeriesOf, diff},
+    control::server::{self, Asked, Socket},
     laws,
     metrics::{self, Registry, StreamSeries},
     sink::{
@@ -158,6 +160,10 @@ impl Outlets {
         // Fed only here: a daemon whose windows do not flow is restarted.
         self.notifier.window_closed(time::monotonic());
         let mut status = node.summary();
+        let limited = node.limited();
+        if !limited.is_empty() && limited != status {
+            status = format!("{status}; {limited}");
+        }
         let spool = self.spool.as_ref().map(Spool::status);
         let degraded = degraded(&self.ledger.state(), spool.as_ref());
         if !degraded.is_empty() {
@@ -183,9 +189,7 @@ impl Outlets {
                         }
                         tracing::info!(changes = changes.len(), "configuration reloaded");
                         self.config_taken(node.config());
-                        // A next life must know the streams that are counted from now on.
-                        self.outlet
-                            .edge(Vec::new(), node.end_ms(), self.state(node));
+                        self.note(node);
                     }
                     Err(error) => self.refuse(&error),
                 }
@@ -193,6 +197,41 @@ impl Outlets {
             Err(errors) => self.refuse(&errors),
         }
         self.notifier.ready(&node.summary());
+    }
+
+    /// What is due.
+    fn turn(&mut self, node: &mut Node) {
+        if node.expire_rates(time::now()) {
+            self.note(node);
+        }
+        let (pulses, edge) = node.turn(&self.ledger);
+        self.pulses(&pulses);
+        let Some(edge) = edge else { return };
+        self.edge(node, &edge);
+        if let Some(why) = edge.take_off {
+            self.take_off(node, why);
+        }
+    }
+
+    fn take_off(&mut self, node: &mut Node, why: Why) {
+        let edge = node.take_off(why, &self.ledger);
+        self.edge(node, &edge);
+    }
+
+    /// Somebody at the control socket.
+    fn asked(&self, node: &mut Node, asked: Asked) {
+        let (answer, changed) = node.answer(&asked.request, asked.by);
+        if changed {
+            self.note(node);
+        }
+        // Who has gone away needs no answer.
+        let _ = asked.reply.send(answer);
+    }
+
+    /// Streams or their rates are others from now on: a next life must know them.
+    fn note(&self, node: &Node) {
+        self.outlet
+            .edge(Vec::new(), node.end_ms(), self.state(node));
     }
 
     fn refuse(&self, error: &impl std::fmt::Display) {
@@ -218,6 +257,28 @@ impl Signals {
     }
 }
 
+/// The last word of a process that may attach again and cannot.
+const AGAIN: &str = "the disable file is gone: to attach again, it must be started again";
+
+/// Requests waiting for the window task.
+const REQUESTS: usize = 8;
+
+/// Serves the control socket.
+fn take_requests(socket: Socket) -> mpsc::Receiver<Asked> {
+    let (sender, receiver) = mpsc::channel(REQUESTS);
+    tokio::spawn(async move {
+        if let Err(error) = server::serve(socket, sender).await {
+            tracing::error!(%error, "the control socket ended");
+        }
+    });
+    receiver
+}
+
+/// The next request; never one where there is no socket.
+async fn next_request(requests: &mut Option<mpsc::Receiver<Asked>>) -> Option<Asked> {
+    requests.as_mut()?.recv().await
+}
+
 /// Runs until a signal, or until the sink has ended by itself; returns when all is flushed.
 ///
 /// # Errors
@@ -228,6 +289,7 @@ pub async fn run(prepared: Prepared) -> Result<(), Failure> {
         ledger,
         spool,
         listener,
+        control,
         mode,
         _locks,
     } = prepared;
@@ -262,6 +324,7 @@ pub async fn run(prepared: Prepared) -> Result<(), Failure> {
             }
         });
     }
+    let mut requests = control.map(take_requests);
     let mut outlets = Outlets {
         registry,
         ledger,
@@ -273,16 +336,24 @@ pub async fn run(prepared: Prepared) -> Result<(), Failure> {
     tracing::info!("{}", node.summary());
     outlets.notifier.ready(&node.summary());
 
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut again = false;
     let early = loop {
         let wait = node.next_us().saturating_sub(time::now().monotonic_us);
         tokio::select! {
             () = tokio::time::sleep(Duration::from_micros(wait)) => {
-                let (pulses, edge) = node.turn(&outlets.ledger);
-                outlets.pulses(&pulses);
-                if let Some(edge) = edge {
-                    outlets.edge(&node, &edge);
-                }
+                outlets.turn(&mut node);
             }
+            _ = looks.tick() => match node.look() {
+                Look::Same => {}
+                Look::TakeOff(why) => outlets.take_off(&mut node, why),
+                Look::StartAgain => {
+                    again = true;
+                    break None;
+                }
+            },
+            Some(asked) = next_request(&mut requests) => outlets.asked(&mut node, asked),
             Some(()) = signals.hang_up.recv() => outlets.reload(&mut node, &mode),
             Some(()) = signals.terminate.recv() => break None,
             Some(()) = signals.interrupt.recv() => break None,
@@ -290,6 +361,8 @@ pub async fn run(prepared: Prepared) -> Result<(), Failure> {
             end = &mut sink => break Some(end),
         }
     };
+    // Who asks from now on is told that it stops.
+    drop(requests);
     outlets.notifier.stopping("folding open flows");
     let edge = node.last_window(&outlets.ledger);
     outlets.edge(&node, &edge);
@@ -310,7 +383,7 @@ pub async fn run(prepared: Prepared) -> Result<(), Failure> {
         spool.stop().await;
     }
     drop(stop_endpoint);
-    node.probe_mut().detach();
+    node.side.leave();
     let end = end.map_err(|e| Failure::new(exit::BUG, e))?;
     tracing::info!(
         flows_sampled = totals.flows_sampled,
@@ -322,5 +395,8 @@ pub async fn run(prepared: Prepared) -> Result<(), Failure> {
             Ok(text) | Err(text) => text,
         }
     );
-    Ok(())
+    match again {
+        true => Err(Failure::new(exit::AGAIN, AGAIN)),
+        false => Ok(()),
+    }
 }

@@ -4,6 +4,7 @@
 //! was kept, then all capabilities are given up; threads made later never had any.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     fs::File,
     net::TcpListener,
@@ -17,12 +18,15 @@ use super::{
     keep::{self, Kept, KernelSide},
     life::{self, Life},
     node::{Books, Node},
+    off::{self, Off, Why},
+    side::Side,
     time,
 };
 use service::exit;
 
 use crate::{
-    config::{Config, ConfigError, ConfigErrors, key::Key},
+    config::{Config, ConfigError, ConfigErrors, LimitAction, key::Key},
+    control::server::{self, Socket},
     kernel::{cgroup, load, load::KernelError, memory::Size, probe::Probe},
     lock::lock,
     sink::{KafkaError, KafkaSettings, Ledger, Topics},
@@ -86,6 +90,7 @@ pub struct Prepared {
     pub(super) ledger: Arc<Ledger>,
     pub(super) spool: Option<Spool>,
     pub(super) listener: Option<TcpListener>,
+    pub(super) control: Option<Socket>,
     pub(super) mode: Mode,
     /// Of the state directory and the cgroup.
     pub(super) _locks: Vec<File>,
@@ -105,30 +110,37 @@ pub(crate) fn kafka_settings(config: &Config) -> Option<KafkaSettings> {
         topics: Topics::with_window(config.kafka.topic.clone()),
         node: config.node_name(),
         properties: config.kafka.properties.0.clone(),
+        password_file: config.kafka.password_file.clone(),
         flush_timeout: std::time::Duration::from_secs(config.shutdown.timeout_s.into()),
     })
 }
 
 /// What is wrong with the Kafka settings of a configuration, and where.
 pub(crate) fn kafka_error(config: &Config, error: KafkaError) -> ConfigError {
-    let (property, message, allowed) = match error {
-        KafkaError::Property { property, message } => (Some(property), message, ""),
+    let property = |name: String| {
+        let place = config.places.kafka_properties.get(&name).cloned();
+        (place, format!("kafka.properties.{name}"))
+    };
+    let ((place, option), message, allowed) = match error {
+        KafkaError::Property {
+            property: name,
+            message,
+        } => (property(name), message, ""),
         KafkaError::Protected {
-            property,
+            property: name,
             reason,
             allowed,
-        } => (Some(property), reason.to_owned(), allowed),
-        KafkaError::Conflict(message) => (None, message, ""),
+        } => (property(name), reason.to_owned(), allowed),
+        KafkaError::Password { path, reason } => (
+            (None, "kafka.password_file".to_owned()),
+            format!("{}: {reason}", path.display()),
+            "a file that only its owner and group can read, with the password in it",
+        ),
+        KafkaError::Conflict(message) => ((None, "kafka".to_owned()), message, ""),
     };
-    let place = property
-        .as_ref()
-        .and_then(|property| config.places.kafka_properties.get(property));
     ConfigError {
-        place: config.place_or_file(&place.cloned()),
-        option: match property {
-            Some(property) => format!("kafka.properties.{property}"),
-            None => "kafka".to_owned(),
-        },
+        place: config.place_or_file(&place),
+        option,
         message,
         allowed: allowed.to_owned(),
     }
@@ -207,12 +219,40 @@ fn listen(config: &Config) -> Result<TcpListener, Failure> {
     Ok(listener)
 }
 
+/// The control socket. One that was asked for must be there; without the default one, only `rate` does not work.
+fn control(config: &Config) -> Result<Option<Socket>, Failure> {
+    let path = &config.control.socket;
+    let error = match server::bind(path) {
+        Ok(socket) => return Ok(Some(socket)),
+        Err(error) => format!("{}: {error}", path.display()),
+    };
+    let Some(place) = &config.places.control_socket else {
+        tracing::warn!("no control socket, so `rate` does not work: {error}");
+        return Ok(None);
+    };
+    let allowed = "the path of a socket of its own, in a directory that this user may write";
+    Err(Failure::new(
+        exit::CONFIG,
+        format!("{place}: control.socket: {error} (allowed: {allowed})"),
+    ))
+}
+
 /// Does all of it. `dry_run`: flows are counted, none is followed.
 ///
 /// # Errors
 /// A [`Failure`] with the exit status that fits.
-pub fn prepare(config: Config, mode: Mode, dry_run: bool) -> Result<Prepared, Failure> {
+pub fn prepare(mut config: Config, mode: Mode, dry_run: bool) -> Result<Prepared, Failure> {
     let ad_hoc = matches!(mode, Mode::AdHoc);
+    if ad_hoc {
+        // A person looks on: told, but not without what was asked for.
+        config.limits.action = LimitAction::Log;
+    }
+    let disable_file = config.limits.disable_file.clone();
+    let disabled = off::is_disabled(&disable_file) == Some(true);
+    if disabled && (ad_hoc || dry_run) {
+        let message = format!("disabled: {} exists", disable_file.display());
+        return Err(Failure::new(exit::AGAIN, message));
+    }
     if let Some(settings) = kafka_settings(&config) {
         // A property that librdkafka does not take is seen now rather than in the sink.
         settings
@@ -256,27 +296,26 @@ pub fn prepare(config: Config, mode: Mode, dry_run: bool) -> Result<Prepared, Fa
         true => Kept::take(),
         false => Kept::default(),
     };
+    let stored = kept.names();
     let wanted = keep::Wanted {
         size,
         key_id,
         cgroup_id: cgroup::cgroup_id(&root, "/"),
     };
-    let identity = |probe: &Probe| {
-        let hz = measure_hz(probe)?;
-        Some(Identity {
-            node: config.node_name(),
-            site: config.site.clone(),
-            instance: life.instance,
-            previous_instance: life.previous,
-            sampling_key_id: key_id,
-            rtt_source: load::rtt_source(&load::kernel_release()),
-            hz,
-        })
+    let identity = |hz: u32| Identity {
+        node: config.node_name(),
+        site: config.site.clone(),
+        instance: life.instance,
+        previous_instance: life.previous,
+        sampling_key_id: key_id,
+        rtt_source: load::rtt_source(&load::kernel_release()),
+        hz,
     };
     let resumed = kept.resume(newest.as_ref(), wanted, |probe, state| {
         let entry = |stream| probe.stream(stream);
         let (slots, window) = (probe.size().slots, probe.window());
-        Stage::resume(identity(probe)?, slots, state, window, &entry, probe)
+        let identity = identity(measure_hz(probe)?);
+        Stage::resume(identity, slots, state, window, &entry, probe)
     });
 
     let ledger = Arc::new(Ledger::default());
@@ -288,39 +327,71 @@ pub fn prepare(config: Config, mode: Mode, dry_run: bool) -> Result<Prepared, Fa
         None => None,
     };
     let listener = lasting.then(|| listen(&config)).transpose()?;
+    let control = match lasting {
+        true => control(&config)?,
+        false => None,
+    };
 
     let was_kept = resumed.is_ok();
-    let KernelSide {
-        probe,
-        stage,
-        attachment,
-    } = match resumed {
-        Ok(kernel_side) => kernel_side,
-        Err(reason) => {
+    let state_directory = lasting.then(|| config.state.directory.clone());
+    let note = state_directory.as_deref().and_then(Off::read);
+    let off = (disabled && !was_kept).then(|| Off {
+        since_ms: match (&note, &newest) {
+            (Some(note), _) => note.since_ms,
+            (None, Some(newest)) => newest.end_ms,
+            (None, None) => time::now().wall_ms,
+        },
+        why: Why::Disabled(disable_file),
+    });
+    let (slots, window_ms) = (size.slots, config.window.length_ms);
+    let (side, stage, attachment) = match (resumed, &off) {
+        (Ok(kernel_side), _) => {
+            let KernelSide {
+                probe,
+                stage,
+                attachment,
+            } = kernel_side;
+            (Side::of(probe, stored), stage, attachment)
+        }
+        (Err(_), Some(off)) => {
+            let side = Side::none();
+            let stage = Stage::new(identity(0), slots, window_ms, time::now(), &side);
+            (side, stage, off.attachment(time::now().wall_ms))
+        }
+        (Err(reason), None) => {
             let probe = Probe::load(size)?;
-            let identity = identity(&probe).ok_or_else(|| {
+            let hz = measure_hz(&probe).ok_or_else(|| {
                 Failure::new(
                     exit::UNSUPPORTED,
                     "the kernel's tick rate could not be measured",
                 )
             })?;
-            let (slots, window_ms) = (size.slots, config.window.length_ms);
-            KernelSide {
-                stage: Stage::new(identity, slots, window_ms, time::now(), &probe),
-                attachment: begin(&probe, life, newest.as_ref(), reason),
-                probe,
-            }
+            let stage = Stage::new(identity(hz), slots, window_ms, time::now(), &probe);
+            let attachment = begin(&probe, life, newest.as_ref(), note, reason);
+            (Side::of(probe, BTreeSet::new()), stage, attachment)
         }
     };
-    probe.set_key(key_from_bytes(key));
-    probe.set_max_sampled_flows(config.sampling.max_sampled_flows);
-    probe.set_dry_run(dry_run);
-    say(&attachment, was_kept);
+    if let Some(probe) = side.probe() {
+        probe.set_key(key_from_bytes(key));
+        probe.set_max_sampled_flows(config.sampling.max_sampled_flows);
+        probe.set_dry_run(dry_run);
+    }
+    match &off {
+        Some(off) => tracing::warn!("{}", off.limited()),
+        None => say(&attachment, was_kept),
+    }
     let books = Books {
         attachment,
         end_ms: newest.as_ref().map_or(time::now().wall_ms, |n| n.end_ms),
     };
-    let mut node = Node::new(probe, stage, config, root.clone(), books);
+    let mut node = Node::new(side, stage, config, root.clone(), books);
+    node.state_directory = state_directory;
+    if let Some(off) = off {
+        if let Some(state) = &node.state_directory {
+            off.write(state);
+        }
+        node.set_off(off);
+    }
     node.apply().map_err(|e| Failure::new(exit::CONFIG, e))?;
     if let Some(spool) = &spool {
         // Before anything is counted or sent: so the newest reference is always of the kernel side in use.
@@ -330,13 +401,16 @@ pub fn prepare(config: Config, mode: Mode, dry_run: bool) -> Result<Prepared, Fa
         }
         node.set_spool(spool.clone());
     }
-    node.probe_mut().attach(&root)?;
-    if !was_kept && !dry_run {
+    node.side.attach(&root)?;
+    if !was_kept && !dry_run && node.off.is_none() {
         // After the attach, so that no connection comes between.
         node.pick_up();
     }
     if spool.is_some() && !was_kept {
-        keep::hand_over(node.probe());
+        node.side.hand_over();
+    }
+    if let (Some(state), None) = (&node.state_directory, &node.off) {
+        Off::remove(state);
     }
     load::drop_capabilities().map_err(|e| Failure::new(exit::BUG, e))?;
     Ok(Prepared {
@@ -344,6 +418,7 @@ pub fn prepare(config: Config, mode: Mode, dry_run: bool) -> Result<Prepared, Fa
         ledger,
         spool,
         listener,
+        control,
         mode,
         _locks: locks,
     })
@@ -356,13 +431,23 @@ fn newest_reference(config: &Config) -> Option<Reference> {
 }
 
 /// A kernel side that is to be attached now; `reason`: why that of the life before does not go on.
-fn begin(probe: &Probe, life: Life, newest: Option<&Reference>, reason: String) -> Attachment {
+fn begin(
+    probe: &Probe,
+    life: Life,
+    newest: Option<&Reference>,
+    off: Option<Off>,
+    reason: String,
+) -> Attachment {
     let now_ms = time::now().wall_ms;
     let first = life.previous == 0 && newest.is_none();
+    let (since_ms, reason) = match off {
+        Some(off) => (Some(off.since_ms), off.why.to_string()),
+        None => (newest.map(|newest| newest.end_ms), reason),
+    };
     Attachment {
         cells_id: probe.cells_id(),
         attached_ms: now_ms,
-        uncounted_ms: newest.map_or(0, |newest| now_ms.saturating_sub(newest.end_ms)),
+        uncounted_ms: since_ms.map_or(0, |since_ms| now_ms.saturating_sub(since_ms)),
         uncounted_reason: if first { String::new() } else { reason },
     }
 }

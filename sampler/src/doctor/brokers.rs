@@ -67,6 +67,7 @@ mod tests {
             topics: Topics::with_window("flowvitals.window.v1"),
             node: "n".to_owned(),
             properties: BTreeMap::new(),
+            password_file: None,
             flush_timeout: Duration::ZERO,
         }
     }

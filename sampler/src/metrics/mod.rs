@@ -216,12 +216,19 @@ impl Registry {
         if age > state.window.saturating_mul(LENGTHS).saturating_add(SLACK) {
             return Err(format!("no window was closed for {} s", age.as_secs()));
         }
+        let limited = &state.node.heartbeat.limited;
+        let limited = (!limited.is_empty()).then(|| limited.clone());
+        let sink = match self.ledger.state() {
+            SinkState::Ok => None,
+            other => Some(format!("sink: {other}")),
+        };
         let spool = self.spool.as_ref().and_then(|s| s.status().trouble());
-        Ok(match (self.ledger.state(), spool) {
-            (SinkState::Ok, None) => "ok".to_owned(),
-            (SinkState::Ok, Some(trouble)) => format!("windows flow; {trouble}"),
-            (other, None) => format!("windows flow; sink: {other}"),
-            (other, Some(trouble)) => format!("windows flow; sink: {other}; {trouble}"),
+        let words: Vec<_> = limited.into_iter().chain(sink).chain(spool).collect();
+        let off = matches!(&*state.node.heartbeat.kernel_mode, "disabled" | "detached");
+        Ok(match (words.is_empty(), off) {
+            (true, _) => "ok".to_owned(),
+            (false, false) => format!("windows flow; {}", words.join("; ")),
+            (false, true) => words.join("; "),
         })
     }
 

@@ -180,9 +180,35 @@ pub fn status_families(status: &NodeStatus) -> Vec<Family> {
         Family::new(
             Kind::Counter,
             "flowvitals_process_cpu_seconds_total",
-            "CPU time of the daemon.",
+            "CPU time of the daemon, its walks and folds included.",
         )
-        .number(&[], beat.cpu_us_total as f64 / 1e6),
+        .number(&[], beat.daemon_cpu_us as f64 / 1e6),
+        Family::new(
+            Kind::Counter,
+            "flowvitals_kernel_programs_cpu_seconds_total",
+            "CPU time of the kernel programs in the callbacks of sockets: measured while kernel.bpf_stats_enabled is on, else estimated from what they counted.",
+        )
+        .number(&[], beat.kernel_cpu_us as f64 / 1e6),
+        gauge(
+            "flowvitals_cost_ratio",
+            "CPU time of daemon and kernel programs over the last minute, as a share of one core.",
+            beat.cost_percent / 100.0,
+        ),
+        gauge(
+            "flowvitals_cost_limit_ratio",
+            "What it may be ([limits] cpu_percent).",
+            beat.cost_limit_percent / 100.0,
+        ),
+        gauge(
+            "flowvitals_rate_halvings",
+            "Rates of new flows are divided by 2 to this power: the flow table is near its bound, or the cost above its limit.",
+            beat.rate_halvings.into(),
+        ),
+        gauge(
+            "flowvitals_limited",
+            "1 if less is sampled than configured, or nothing, because of a limit or the disable file; the heartbeat and /healthz say why.",
+            f64::from(u8::from(!beat.limited.is_empty())),
+        ),
         gauge(
             "flowvitals_process_resident_memory_bytes",
             "Resident memory of the daemon.",

@@ -3,7 +3,7 @@
 
 use sampler_event::{LifeCycle, NamespaceCounters, NodeHeartbeat, StreamState};
 
-use crate::{laws, sink::Totals};
+use crate::{laws, limits::Cost, sink::Totals};
 
 use super::{
     state::Attachment,
@@ -39,7 +39,15 @@ pub struct Outside {
     /// The kernel's totals of the watched namespaces.
     pub namespaces: Vec<NamespaceCounters>,
     /// CPU time of daemon and programs.
-    pub cpu_us_total: u64,
+    pub cost: Cost,
+    /// Of both over the last minute, percent of one core.
+    pub cost_percent: f64,
+    /// What is allowed.
+    pub cost_limit_percent: f64,
+    /// What is done because of it, or why nothing is sampled; empty when all is as configured.
+    pub limited: String,
+    /// Flags of every event of the window.
+    pub flags: u32,
     /// Resident memory.
     pub rss_bytes: u64,
     /// Memory of maps.
@@ -197,12 +205,15 @@ pub fn close(
         clock_error_us: outside.clock_error_us,
         clock_step_ms: ledger.clock_step_ms,
         namespaces: outside.namespaces.clone(),
-        cpu_us_total: outside.cpu_us_total,
+        cpu_us_total: outside
+            .cost
+            .daemon_us
+            .saturating_add(outside.cost.kernel_us),
         rss_bytes: outside.rss_bytes,
         kernel_memory_bytes: outside.kernel_memory_bytes,
         bpf_run_ns: outside.bpf.map(|b| b.0),
         bpf_run_count: outside.bpf.map(|b| b.1),
-        flags: 0,
+        flags: frame.flags,
         degraded: outside.degraded.clone(),
         events_waiting: events.waiting + handing_over,
         events_spooled: events.spooled,
@@ -222,5 +233,11 @@ pub fn close(
         uncounted_ms: outside.attachment.uncounted_ms,
         uncounted_reason: outside.attachment.uncounted_reason.clone(),
         flows_unreached: outside.flows_unreached,
+        daemon_cpu_us: outside.cost.daemon_us,
+        kernel_cpu_us: outside.cost.kernel_us,
+        cost_percent: outside.cost_percent,
+        cost_limit_percent: outside.cost_limit_percent,
+        rate_halvings: streams.all_halvings(),
+        limited: outside.limited.clone(),
     }
 }

@@ -151,6 +151,35 @@ impl Stage {
         failed
     }
 
+    /// Gives new flows of a stream another rate, in a new epoch.
+    ///
+    /// # Errors
+    /// Without a slot the stream stays as it is.
+    pub fn set_rate(
+        &mut self,
+        id: u32,
+        rate: f64,
+        kernel: &impl Kernel,
+    ) -> Result<(), StreamsError> {
+        let mut orders = Vec::new();
+        let set = self.streams.set_rate(id, rate, &mut orders);
+        orders.iter().for_each(|order| kernel.obey(order));
+        set
+    }
+
+    /// Divides the rates of new flows by 2 to this power, because the sampler costs too much.
+    pub fn lower_rates(&mut self, halvings: u32, kernel: &impl Kernel) {
+        let mut orders = Vec::new();
+        self.streams.lower(halvings, &mut orders);
+        orders.iter().for_each(|order| kernel.obey(order));
+    }
+
+    /// Takes all streams away, before the kernel side goes: the window that is closed next counts all of their flows as ended.
+    pub fn give_up(&mut self, window_ms: u32, now: Now, kernel: &impl Kernel) {
+        self.apply(&[], window_ms, now, kernel);
+        self.streams.give_up();
+    }
+
     /// When the next window or pulse ends, on the monotonic clock.
     pub fn next_edge_us(&self) -> u64 {
         let pulses = self.pulses.iter().map(WindowClock::edge_us);
@@ -231,6 +260,7 @@ impl Stage {
             number: self.number,
             skipped: self.skipped,
             emitted_ms: now.wall_ms,
+            flags: outside.flags,
         };
         // Numbers follow the time, so that "10 s ago" stays true after a late read; the parity
         // must change, because the kernel side keeps two windows apart by it.

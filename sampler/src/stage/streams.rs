@@ -19,6 +19,7 @@ use super::{
     state::{StageState, StreamBooks},
     unseen,
 };
+use crate::limits::governor::MAX_HALVINGS;
 
 /// A stream as the configuration wants it.
 #[derive(Clone, Debug, PartialEq)]
@@ -112,6 +113,8 @@ pub struct Epoch {
     pub ended_unseen: u64,
     /// Windows in a row in which the walk met none of its flows.
     unmet: u8,
+    /// Its flows are followed no longer, wherever they are.
+    given_up: bool,
 }
 
 impl Epoch {
@@ -130,6 +133,7 @@ impl Epoch {
             fresh: true,
             ended_unseen: 0,
             unmet: 0,
+            given_up: false,
         }
     }
 
@@ -147,9 +151,9 @@ impl Epoch {
     }
 
     /// Whether flows that are still open by the counts have all ended unseen: none has come
-    /// for long, and no walk meets any.
+    /// for long, and no walk meets any. Or they were given up.
     pub fn is_deserted(&self) -> bool {
-        !self.admits && self.unmet >= unseen::WINDOWS
+        self.given_up || !self.admits && self.unmet >= unseen::WINDOWS
     }
 }
 
@@ -160,12 +164,11 @@ pub struct Streams {
     epochs: Vec<Epoch>,
     /// Slots given back at the last edge. Until the next one nobody gets them: the books of the edge before still name them.
     resting: Vec<u32>,
-    /// Rates are divided by 2 to this power.
+    /// Rates are divided by 2 to this power, because the flow table is near its bound …
     halvings: u32,
+    /// … and to this one, because the sampler costs too much.
+    cost_halvings: u32,
 }
-
-/// Rates are halved at most this often: 1/1024.
-const MAX_HALVINGS: u32 = 10;
 
 impl Streams {
     /// No streams, and so many slots of the kernel side to give them.
@@ -176,6 +179,7 @@ impl Streams {
             epochs: Vec::new(),
             resting: Vec::new(),
             halvings: 0,
+            cost_halvings: 0,
         }
     }
 
@@ -260,9 +264,14 @@ impl Streams {
         Some(index as u32)
     }
 
-    /// How often rates are halved now.
+    /// How often rates are halved now because of the flow table.
     pub fn halvings(&self) -> u32 {
         self.halvings
+    }
+
+    /// How often they are halved in all.
+    pub fn all_halvings(&self) -> u32 {
+        (self.halvings + self.cost_halvings).min(MAX_HALVINGS)
     }
 
     /// Makes the streams those of a configuration.
@@ -302,6 +311,26 @@ impl Streams {
         failed
     }
 
+    /// Gives new flows of a stream another rate.
+    ///
+    /// # Errors
+    /// Without a slot the stream stays as it is.
+    pub fn set_rate(
+        &mut self,
+        id: u32,
+        rate: f64,
+        orders: &mut Vec<Order>,
+    ) -> Result<(), StreamsError> {
+        let index = id as usize;
+        let stream = &mut self.streams[index];
+        let before = std::mem::replace(&mut stream.wanted.rate, rate);
+        let degraded = stream.degraded.clone();
+        self.renew(index, false, orders).inspect_err(|_| {
+            let stream = &mut self.streams[index];
+            (stream.wanted.rate, stream.degraded) = (before, degraded);
+        })
+    }
+
     /// Gives a stream a slot at the rate it should have, unless it has one.
     fn renew(
         &mut self,
@@ -309,7 +338,7 @@ impl Streams {
         slow_changed: bool,
         orders: &mut Vec<Order>,
     ) -> Result<(), StreamsError> {
-        let rate = self.streams[index].wanted.rate / f64::from(1 << self.halvings);
+        let rate = self.streams[index].wanted.rate / f64::from(1 << self.all_halvings());
         let threshold = hash::threshold(rate);
         let stream = &self.streams[index];
         if stream.current.is_some() && stream.threshold == threshold && !slow_changed {
@@ -395,13 +424,30 @@ impl Streams {
             return false;
         }
         self.halvings = halvings;
+        self.renew_all(orders);
+        true
+    }
+
+    /// Divides the rates of new flows by 2 to this power, besides what the flow table asks for.
+    pub fn lower(&mut self, halvings: u32, orders: &mut Vec<Order>) {
+        self.cost_halvings = halvings;
+        self.renew_all(orders);
+    }
+
+    fn renew_all(&mut self, orders: &mut Vec<Order>) {
         for index in 0..self.streams.len() {
             if self.streams[index].live {
                 // Without a slot the stream keeps its rate, and says so.
                 let _ = self.renew(index, false, orders);
             }
         }
-        true
+    }
+
+    /// Counts all flows that are open as ended at the next window: nothing will say more of them. For streams that were taken away.
+    pub fn give_up(&mut self) {
+        for epoch in self.epochs.iter_mut().filter(|e| !e.admits) {
+            epoch.given_up = true;
+        }
     }
 }
 
@@ -601,6 +647,49 @@ mod tests {
         let (_, failed) = apply(&mut streams, &[wanted("a", 0.1), wanted("b", 0.1)]);
         assert_eq!(failed, 1);
         assert!(streams.streams()[1].degraded.contains("all 1 slots"));
+    }
+
+    #[test]
+    fn a_cost_lowers_rates_besides_a_full_table() {
+        let mut streams = Streams::new(64);
+        apply(&mut streams, &[wanted("a", 0.8)]);
+        let mut orders = Vec::new();
+        let rate = |streams: &Streams| (streams.streams()[0].rate() * 1e6).round() / 1e6;
+        streams.lower(1, &mut orders);
+        assert_eq!((rate(&streams), orders.len()), (0.4, 2));
+        streams.adapt(90, 100, &mut orders);
+        assert_eq!((rate(&streams), streams.all_halvings()), (0.2, 2));
+        streams.lower(0, &mut orders);
+        assert_eq!((rate(&streams), streams.halvings()), (0.4, 1));
+        streams.lower(MAX_HALVINGS, &mut orders);
+        assert_eq!(streams.all_halvings(), MAX_HALVINGS);
+    }
+
+    #[test]
+    fn flows_that_are_given_up_hold_no_slot() {
+        let mut streams = Streams::new(8);
+        apply(&mut streams, &[wanted("a", 0.1)]);
+        streams.give_up();
+        assert!(!streams.epochs()[0].is_deserted(), "it admits");
+        apply(&mut streams, &[]);
+        streams.give_up();
+        assert!(streams.epochs()[0].is_deserted());
+    }
+
+    #[test]
+    fn a_rate_that_finds_no_slot_changes_nothing() {
+        let mut streams = Streams::new(2);
+        apply(&mut streams, &[wanted("a", 0.1)]);
+        let mut orders = Vec::new();
+        assert_eq!(streams.set_rate(0, 0.1, &mut orders), Ok(()));
+        assert_eq!(orders, []);
+        assert_eq!(streams.set_rate(0, 0.5, &mut orders), Ok(()));
+        assert_eq!((orders.len(), streams.streams()[0].rate_epoch()), (2, 2));
+        let error = streams.set_rate(0, 0.7, &mut orders);
+        assert_eq!(error, Err(StreamsError::NoSlot(2)));
+        let stream = &streams.streams()[0];
+        assert_eq!((orders.len(), stream.wanted.rate), (2, 0.5));
+        assert_eq!((stream.rate(), stream.degraded.as_str()), (0.5, ""));
     }
 
     #[test]

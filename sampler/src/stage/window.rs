@@ -62,6 +62,8 @@ pub struct Frame {
     pub skipped: u32,
     /// When the event leaves the window stage.
     pub emitted_ms: u64,
+    /// Flags of every event of it.
+    pub flags: u32,
 }
 
 /// Flows with data in recent windows, to tell how many distinct ones the last 10 s had.
@@ -161,7 +163,7 @@ pub fn close(
     };
     let us = |now: u64, then: u64| identity.jiffies_us(now) - identity.jiffies_us(then);
     let (now, then) = (epoch.counted.counters(), earlier.counters());
-    let mut flags = 0;
+    let mut flags = frame.flags;
     let mut flag = |condition: bool, flag: Flag| {
         if condition {
             flags |= flag as u32;
@@ -292,6 +294,7 @@ mod tests {
             number,
             skipped: 0,
             emitted_ms: 0,
+            flags: 0,
         }
     }
 

@@ -26,7 +26,7 @@ const PORT: u16 = 8151;
 const BY_ID: [(&str, libc::c_long); 3] = [("prog_id", 13), ("map_id", 14), ("link_id", 30)];
 
 /// Programs, maps and links that a process holds: the command that finds one again, and its id.
-fn held(sampler: &Sampler) -> BTreeSet<(libc::c_long, u32)> {
+pub fn held(sampler: &Sampler) -> BTreeSet<(libc::c_long, u32)> {
     let mut ids = BTreeSet::new();
     let folder = format!("/proc/{}/fdinfo", sampler.pid());
     for entry in fs::read_dir(folder).expect("descriptors") {
@@ -55,7 +55,7 @@ fn exists(&(command, id): &(libc::c_long, u32)) -> bool {
 }
 
 /// The kernel frees things a little later than they are closed.
-fn assert_gone(ids: &BTreeSet<(libc::c_long, u32)>) {
+pub fn assert_gone(ids: &BTreeSet<(libc::c_long, u32)>) {
     // Programs, arrays, links, and the socket storage, which an iterator's link names.
     assert!(ids.len() > parts::names().count(), "{ids:?}");
     let gone = clock::wait_until(PATIENCE, || !ids.iter().any(exists));

@@ -12,6 +12,7 @@ use std::{
 };
 
 use lab::{
+    clock,
     counters::TcpCounters,
     netns::Namespace,
     network::{Network, Options},
@@ -27,7 +28,10 @@ use serde_json::Value;
 
 use crate::supervisor::Supervisor;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_flowvitals-sampler");
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_flowvitals-sampler");
+
+/// The control socket in a state directory.
+pub const CONTROL: &str = "control.sock";
 
 /// The machine has few cores: tests that measure run one after the other.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -304,6 +308,17 @@ impl Sampler {
         self.state.path()
     }
 
+    /// Waits until it ends by itself: its exit status, and its state directory.
+    pub fn ended(mut self) -> (Option<i32>, tempfile::TempDir) {
+        let end = clock::wait_until(PATIENCE, || {
+            self.child.try_wait().is_ok_and(|status| status.is_some())
+        });
+        assert!(end, "it does not end:\n{}", self.log());
+        let status = self.child.wait().expect("an exit status");
+        let empty = tempfile::tempdir().expect("a directory");
+        (status.code(), std::mem::replace(&mut self.state, empty))
+    }
+
     /// SIGTERM, then its state directory.
     pub fn stop_and_leave(mut self) -> tempfile::TempDir {
         self.end();
@@ -351,9 +366,15 @@ fn config_text(state: &tempfile::TempDir, config: &str) -> String {
     if !key.exists() {
         std::fs::write(&key, KEY).expect("a key");
     }
+    // As it is built for tests it costs more than a service may.
+    let limits = match config.contains("[limits]") {
+        true => "",
+        false => "[limits]\naction = \"log\"\n",
+    };
     format!(
-        "site = \"test\"\n[state]\ndirectory = {:?}\n[metrics]\nlisten = \"127.0.0.1:9740\"\n{config}",
-        state.path()
+        "site = \"test\"\n[state]\ndirectory = {:?}\n[metrics]\nlisten = \"127.0.0.1:9740\"\n[control]\nsocket = {:?}\n{limits}{config}",
+        state.path(),
+        state.path().join(CONTROL)
     )
 }
 

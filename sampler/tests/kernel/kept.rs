@@ -94,13 +94,13 @@ impl Traffic {
 }
 
 /// Everything that the spool holds.
-struct Spooled {
-    windows: Vec<StreamWindow>,
-    heartbeats: Vec<NodeHeartbeat>,
+pub struct Spooled {
+    pub windows: Vec<StreamWindow>,
+    pub heartbeats: Vec<NodeHeartbeat>,
 }
 
 impl Spooled {
-    fn read(state: &Path) -> Self {
+    pub fn read(state: &Path) -> Self {
         let settings = StoreSettings {
             directory: state.join("spool"),
             max_bytes: u64::MAX,
@@ -136,7 +136,7 @@ impl Spooled {
     }
 
     /// Lives with windows; each has every sequence once, from 0 on, and so do the heartbeats.
-    fn assert_no_gap(&self) -> usize {
+    pub fn assert_no_gap(&self) -> usize {
         let windows = self.windows.iter().map(|w| (w.instance, w.sequence));
         let heartbeats = self.heartbeats.iter().map(|h| (h.instance, h.sequence));
         let [windows, _] = [lives(windows), lives(heartbeats)].map(|lives| {

@@ -4,6 +4,7 @@
 //! `FLOWVITALS_REQUIRE_KERNEL` is set (as in CI): there it fails.
 
 mod bounds;
+mod control;
 mod detached;
 mod exact;
 mod exits;
@@ -15,6 +16,7 @@ mod kafka;
 mod kept;
 mod killed;
 mod late;
+mod limits;
 mod lives;
 mod others;
 mod pickup;

@@ -2,18 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use lab::kafka::apply::{self as rights, Grants};
+use lab::kafka::declaration::Declaration;
 use lab::kafka::topics::{self, Topic};
 use lab::kafka::{Cluster, KafkaError, Options, declared_topics};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use rdkafka::message::{Message as _, OwnedMessage, Timestamp};
 use sampler::laws;
 use sampler::sink::{
-    Breaker, Capacity, Drained, Event, KafkaSettings, KafkaSink, Ledger, Outlet, Record, Topics,
-    spooled_queue,
+    Breaker, Capacity, Drained, Event, KafkaSettings, KafkaSink, Ledger, Outlet, Record, SinkState,
+    Topics, spooled_queue,
 };
 use sampler::spool::{Faults, Found, Reference, Spool, SpoolSettings};
 use sampler_event::{Flag, Message, NodeHeartbeat, StreamState, StreamWindow};
@@ -100,6 +102,30 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Waits until the sink says a word of what is wrong.
+pub async fn until_said(node: &Node, word: &str) {
+    let start = Instant::now();
+    loop {
+        let state = node.ledger.state();
+        if matches!(&state, SinkState::Degraded(reason) if reason.contains(word)) {
+            println!("said: {state}");
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "{word}, not {state}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Makes the declared topics as the administrator, with or without the declared rights.
+pub async fn declare(cluster: &Cluster, grants: Grants) {
+    let admin = cluster.access("admin");
+    let applied = tokio::task::spawn_blocking(move || {
+        let declaration = Declaration::read(&declared_topics()).expect("declaration");
+        rights::apply(&admin, &declaration, grants)
+    });
+    applied.await.expect("thread").expect("applied");
+}
+
 pub fn now_ms() -> u64 {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH);
     wall.expect("after 1970").as_millis() as u64
@@ -115,6 +141,7 @@ pub struct Plan {
     pub capacity: [Capacity; 3],
     pub faults: Option<Arc<dyn Faults>>,
     pub properties: BTreeMap<String, String>,
+    pub password_file: Option<PathBuf>,
     pub streams: usize,
 }
 
@@ -129,6 +156,7 @@ impl Plan {
             capacity: Capacity::SPOOLED,
             faults: None,
             properties: BTreeMap::new(),
+            password_file: None,
             streams,
         }
     }
@@ -154,6 +182,7 @@ impl Plan {
             topics: Topics::with_window(&self.topic),
             node: "edge-07".to_owned(),
             properties: self.properties.clone(),
+            password_file: self.password_file.clone(),
             flush_timeout: PATIENCE,
         };
         let sink = KafkaSink::new(settings, Arc::clone(&ledger))

@@ -11,3 +11,4 @@ mod kills;
 mod ledger;
 mod outage;
 mod refused;
+mod rotation;

@@ -3,11 +3,10 @@
 use std::fs;
 use std::time::Duration;
 
-use lab::kafka::apply::{self as rights, Grants};
-use lab::kafka::declaration::Declaration;
+use lab::kafka::Options;
+use lab::kafka::apply::Grants;
 use lab::kafka::topics::Topic;
-use lab::kafka::{Cluster, Options, declared_topics};
-use sampler::sink::{Drained, Event, Record, SinkState};
+use sampler::sink::{Drained, Event, Record};
 use sampler_event::StreamWindow;
 
 use super::harness::*;
@@ -25,15 +24,6 @@ fn topic(config: &[(&str, &str)]) -> Topic {
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect(),
     }
-}
-
-async fn until_said(node: &Node, word: &str) {
-    until(word, || match node.ledger.state() {
-        SinkState::Degraded(reason) => reason.contains(word),
-        SinkState::Ok | SinkState::Starting => false,
-    })
-    .await;
-    println!("said: {}", node.ledger.state());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,16 +78,6 @@ async fn a_poison_record_goes_to_the_dead_letters_and_a_missing_topic_is_held() 
     assert_eq!(letter["key"], "poison");
     let found = once(&arrivals(&cluster, &topic.name, topic.partitions));
     assert_eq!((found.events, found.doubles), (40, 0));
-}
-
-/// Makes the declared topics as the administrator, with or without the declared rights.
-async fn declare(cluster: &Cluster, grants: Grants) {
-    let admin = cluster.access("admin");
-    let applied = tokio::task::spawn_blocking(move || {
-        let declaration = Declaration::read(&declared_topics()).expect("declaration");
-        rights::apply(&admin, &declaration, grants)
-    });
-    applied.await.expect("thread").expect("applied");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -83,6 +83,24 @@ pub(super) fn format(
     })
 }
 
+/// Gives a user another password, as the administrator whose properties (of the JVM's client) are in a file.
+pub(super) fn set_password(
+    classpath: &str,
+    brokers: &str,
+    properties: &Path,
+    user: &User,
+) -> Result<(), ServerError> {
+    let mut tool = java(classpath);
+    let scram = format!("SCRAM-SHA-512=[password={}]", user.password);
+    tool.args(["kafka.admin.ConfigCommand", "--bootstrap-server", brokers])
+        .arg("--command-config")
+        .arg(properties)
+        .args(["--alter", "--entity-type", "users"])
+        .args(["--entity-name", &user.name, "--add-config", &scram]);
+    command::run(&mut tool)?;
+    Ok(())
+}
+
 /// 16 random bytes as Kafka writes them: URL-safe base64 without padding.
 pub(super) fn random_id() -> Result<String, ServerError> {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";

@@ -74,6 +74,11 @@ pub fn node_name(id: usize) -> String {
     format!("kafka-{id}")
 }
 
+/// Where a node whose folder is `place` has its keys and certificates.
+pub(super) fn secrets(place: &Path) -> PathBuf {
+    place.join("secrets")
+}
+
 fn words(id: usize, nodes: &[Place]) -> [(&'static str, String); 12] {
     let node = &nodes[id - 1];
     let controllers: Vec<_> = nodes
@@ -106,7 +111,7 @@ pub(super) fn local(folder: &Path, id: usize, ports: NodePorts) -> Place {
         host: "127.0.0.1".to_owned(),
         ports,
         data: place.join("data").display().to_string(),
-        secrets: place.join("secrets").display().to_string(),
+        secrets: secrets(&place).display().to_string(),
     }
 }
 

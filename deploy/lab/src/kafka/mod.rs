@@ -108,6 +108,8 @@ pub struct Options {
     pub folder: Option<PathBuf>,
     /// Who has a password, beside `admin`, who may do everything. Nobody: an open cluster, without encryption.
     pub users: Vec<String>,
+    /// Clients of a cluster with users need a certificate beside their password.
+    pub client_certificates: bool,
     /// More properties of every node, name and value; they win over ours.
     pub settings: Vec<(String, String)>,
 }
@@ -119,6 +121,7 @@ impl Default for Options {
             first_port: None,
             folder: None,
             users: Vec::new(),
+            client_certificates: false,
             settings: Vec::new(),
         }
     }
@@ -129,6 +132,7 @@ impl Default for Options {
 pub struct Cluster {
     group: Group,
     users: Vec<User>,
+    client_certificates: bool,
 }
 
 /// Who may do everything in a cluster with users.
@@ -146,6 +150,7 @@ impl Cluster {
         let mut cluster = Self {
             group,
             users: users(&options.users)?,
+            client_certificates: options.client_certificates,
         };
         cluster.lay_out(&classpath, &ports, options, namespace)?;
         for node in &mut cluster.group.nodes {
@@ -164,28 +169,28 @@ impl Cluster {
         namespace: Option<&Namespace>,
     ) -> Result<(), ServerError> {
         let folder = self.group.folder.clone();
+        let mut more = options.settings.clone();
+        if self.client_certificates {
+            let name = "listener.name.client.ssl.client.auth".to_owned();
+            more.push((name, "required".to_owned()));
+        }
         let properties = Properties {
             secure: !self.users.is_empty(),
             small: true,
-            more: options.settings.clone(),
+            more,
         };
         let place = |(id, ports): (usize, &NodePorts)| files::local(&folder, id, *ports);
         let places: Vec<_> = (1..).zip(ports).map(place).collect();
-        let authority = folder.join("authority");
-        if properties.secure {
-            certificates::make_authority(&authority)?;
-        }
         for (id, place) in (1..).zip(&places) {
             files::write_node(&folder, &properties, id, &places)?;
-            if properties.secure {
-                let secrets = Path::new(&place.secrets);
-                certificates::make_node(&authority, secrets, &node_name(id))?;
-            }
             let address = SocketAddr::from(([127, 0, 0, 1], place.ports.client));
             let handle = namespace.map(Namespace::path);
             let home = self.group.place(id);
             let node = Node::new(KIND, id, address, home, handle);
             self.group.nodes.push(node);
+        }
+        if properties.secure {
+            self.renew_authority()?;
         }
         broker::format(classpath, &folder, &places, &self.users)
     }
@@ -204,18 +209,80 @@ impl Cluster {
         let Some(User { name, password }) = known else {
             panic!("there is no user {user}");
         };
-        let authority = self.group.folder.join("authority/ca.pem");
-        for (property, value) in [
-            ("security.protocol", "SASL_SSL"),
-            ("ssl.ca.location", &authority.to_string_lossy()),
-            ("sasl.mechanism", "SCRAM-SHA-512"),
-            ("sasl.username", name),
-            ("sasl.password", password),
-        ] {
-            let (property, value) = (property.to_owned(), value.to_owned());
-            access.properties.insert(property, value);
+        let file = |name: &str| self.authority().join(name).to_string_lossy().into_owned();
+        let mut set = |property: &str, value: String| {
+            access.properties.insert(property.to_owned(), value);
+        };
+        set("security.protocol", "SASL_SSL".to_owned());
+        set("ssl.ca.location", file("ca.pem"));
+        set("sasl.mechanism", "SCRAM-SHA-512".to_owned());
+        set("sasl.username", name.clone());
+        set("sasl.password", password.clone());
+        if self.client_certificates {
+            set("ssl.certificate.location", file("client.pem"));
+            set("ssl.key.location", file("client.key"));
         }
         access
+    }
+
+    fn authority(&self) -> PathBuf {
+        self.group.folder.join("authority")
+    }
+
+    /// A new authority and new certificates of all nodes, which they have from their next start on.
+    ///
+    /// # Errors
+    /// When `openssl` is missing or says no.
+    pub fn renew_authority(&self) -> Result<(), ServerError> {
+        let authority = self.authority();
+        certificates::make_authority(&authority)?;
+        certificates::make_node(&authority, &authority.join("store"), "client")?;
+        for id in 1..=self.group.nodes.len() {
+            let secrets = files::secrets(&self.group.place(id));
+            certificates::make_node(&authority, &secrets, &node_name(id))?;
+        }
+        Ok(())
+    }
+
+    /// Certificate and key for a client, by the present authority; the certificate is valid for so long.
+    ///
+    /// # Errors
+    /// When `openssl` is missing or says no.
+    pub fn certificate(&self, name: &str, life: Duration) -> Result<[PathBuf; 2], ServerError> {
+        let authority = self.authority();
+        certificates::make(&authority, name, Some(life))?;
+        Ok(["pem", "key"].map(|kind| authority.join(format!("{name}.{kind}"))))
+    }
+
+    /// Gives a user another password. Connections that are open stay open.
+    ///
+    /// # Errors
+    /// When the brokers do not take it.
+    ///
+    /// # Panics
+    /// When a cluster with users does not know this one.
+    pub fn set_password(&mut self, user: &str, password: &str) -> Result<(), KafkaError> {
+        let known = self.users.iter_mut().find(|known| known.name == user);
+        let known = known.unwrap_or_else(|| panic!("there is no user {user}"));
+        password.clone_into(&mut known.password);
+        let known = known.clone();
+        let admin = &self.users[0];
+        let (store, name, secret) = (self.authority().join("store"), &admin.name, &admin.password);
+        let text = format!(
+            "security.protocol=SASL_SSL\nsasl.mechanism=SCRAM-SHA-512\n\
+             sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required username=\"{name}\" password=\"{secret}\";\n\
+             ssl.truststore.type=PEM\nssl.truststore.location={store}/ca.pem\n\
+             ssl.keystore.type=PEM\nssl.keystore.location={store}/node.pem\n",
+            store = store.display()
+        );
+        let file = store.join("admin.properties");
+        std::fs::write(&file, text).map_err(server::file_error(&file))?;
+        Ok(broker::set_password(
+            &KIND.classpath()?,
+            &self.brokers(),
+            &file,
+            &known,
+        )?)
     }
 
     /// The node that leads the metadata, as far as the living nodes know.

@@ -12,7 +12,7 @@ use lab::clock;
 const FREED: Duration = Duration::from_secs(10);
 
 /// Kernel-wide numbers of programs, maps and links.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Attached {
     programs: BTreeSet<u32>,
     maps: BTreeSet<u32>,

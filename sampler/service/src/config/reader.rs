@@ -220,7 +220,7 @@ impl<'a> Section<'a> {
             if self.known.contains(&name) || refused.contains(&name) {
                 continue;
             }
-            let message = match nearest(name, &self.known) {
+            let message = match nearest(name, self.known.iter().copied()) {
                 Some(near) => format!("unknown option, did you mean `{near}`?"),
                 None => "unknown option".to_owned(),
             };
@@ -331,8 +331,9 @@ pub fn shown(value: &DeValue<'_>) -> String {
 }
 
 /// The known name closest to a wrong one, if close enough to be meant.
-fn nearest(wrong: &str, known: &[&'static str]) -> Option<&'static str> {
-    let (distance, name) = known.iter().map(|name| (edits(wrong, name), *name)).min()?;
+pub fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let near = known.into_iter().map(|name| (edits(wrong, name), name));
+    let (distance, name) = near.min()?;
     (distance <= 2.max(name.len() / 3)).then_some(name)
 }
 
@@ -368,12 +369,12 @@ mod tests {
 
     #[test]
     fn suggestions_are_near_or_absent() {
-        assert_eq!(nearest("rat", &["rate", "name"]), Some("rate"));
+        assert_eq!(nearest("rat", ["rate", "name"]), Some("rate"));
         assert_eq!(
-            nearest("walk_interval", &["walk_interval_ms", "length_ms"]),
+            nearest("walk_interval", ["walk_interval_ms", "length_ms"]),
             Some("walk_interval_ms")
         );
-        assert_eq!(nearest("zebra", &["rate", "name"]), None);
-        assert_eq!(nearest("x", &[]), None);
+        assert_eq!(nearest("zebra", ["rate", "name"]), None);
+        assert_eq!(nearest("x", []), None);
     }
 }

@@ -6,6 +6,7 @@
 //! What the spool holds beyond that is replayed beside live events, throttled ([`replay`]).
 //! Limits: [`inflight`] per kind; what finds no room waits in the queue, whose oldest goes back to the spool or is dropped.
 
+mod credentials;
 mod health;
 mod inflight;
 mod producer;
@@ -15,13 +16,13 @@ mod settings;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
 use rdkafka::error::RDKafkaErrorCode as Code;
 use service::delivery::{Class, class};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use self::credentials::Credentials;
 use self::health::Health;
 use self::inflight::{Id, InFlight};
 pub use self::producer::Breaker;
@@ -41,8 +42,10 @@ const REPORTS_AT_ONCE: usize = 512;
 const DEAD_LETTER_LOG: Duration = Duration::from_secs(60);
 /// Nothing is replayed while an event has been unconfirmed for so long: no broker takes any.
 const REPLAY_PATIENCE: Duration = Duration::from_secs(2);
-/// A broken producer is replaced at most this often.
+/// A producer is replaced at most this often.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
+/// How long a producer that works may go on to confirm what it has before it is replaced.
+const RENEWAL_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What was left when the sink stopped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,10 +58,17 @@ pub struct Drained {
     pub spooled: usize,
 }
 
+/// Why and when a new producer is made.
+#[derive(Debug)]
+struct Renewal {
+    reason: String,
+    /// As soon as nothing is unconfirmed, then at the latest.
+    at: Instant,
+}
+
 /// The sink.
 pub struct KafkaSink {
     settings: KafkaSettings,
-    config: ClientConfig,
     ledger: Arc<Ledger>,
     in_flight: InFlight,
     health: Health,
@@ -67,7 +77,8 @@ pub struct KafkaSink {
     report_to: UnboundedSender<Report>,
     last_dead_letter_log: Option<Instant>,
     last_renewal: Option<Instant>,
-    renewal_due: bool,
+    renewal: Option<Renewal>,
+    credentials: Credentials,
     spool: Option<Spool>,
     replay: Replay,
     /// Confirmed, not yet told to the spool.
@@ -79,10 +90,11 @@ impl KafkaSink {
     pub fn new(settings: KafkaSettings, ledger: Arc<Ledger>) -> Result<Self, KafkaError> {
         let config = client_config(&settings)?;
         let (report_to, reports) = unbounded_channel();
+        let credentials = Credentials::of(&settings, Instant::now());
         let life = Life::start(1, &config, report_to.clone())?;
         Ok(Self {
+            credentials,
             settings,
-            config,
             ledger,
             in_flight: InFlight::default(),
             health: Health::default(),
@@ -91,7 +103,7 @@ impl KafkaSink {
             report_to,
             last_dead_letter_log: None,
             last_renewal: None,
-            renewal_due: false,
+            renewal: None,
             spool: None,
             replay: Replay::default(),
             done: Vec::new(),
@@ -156,7 +168,7 @@ impl KafkaSink {
     fn open(&self) -> [bool; 3] {
         // Nothing new overtakes the events that wait for the next producer.
         Kind::ALL.map(|kind| {
-            !self.renewal_due && self.health.is_open(kind) && self.in_flight.has_room(kind)
+            self.renewal.is_none() && self.health.is_open(kind) && self.in_flight.has_room(kind)
         })
     }
 
@@ -181,7 +193,7 @@ impl KafkaSink {
     /// Asks for events of the backlog, if live ones leave room and brokers take what they get.
     fn ask_backlog(&mut self) {
         let Some(spool) = &self.spool else { return };
-        let held = self.renewal_due
+        let held = self.renewal.is_some()
             || !Kind::ALL.iter().all(|kind| self.health.is_open(*kind))
             || self
                 .in_flight
@@ -313,37 +325,52 @@ impl KafkaSink {
         }
     }
 
-    /// A new producer for a broken one, now or as soon as the pause since the last one is over; all unconfirmed events
-    /// go again.
+    /// A new producer for a broken one; all unconfirmed events go again.
     fn renew(&mut self) {
-        self.renewal_due = true;
+        let reason = self.life.fatal().unwrap_or_else(|| "not said".to_owned());
+        self.renewal = Some(Renewal {
+            reason: format!("the producer broke: {reason}"),
+            at: Instant::now(),
+        });
+        self.try_renew();
+    }
+
+    /// Makes the new producer, if it is time to.
+    fn try_renew(&mut self) {
         let now = Instant::now();
-        if self
-            .last_renewal
-            .is_some_and(|last| now.duration_since(last) < RENEWAL_PAUSE)
-        {
+        let Some(renewal) = &self.renewal else { return };
+        let soon = self.last_renewal.map(|last| last + RENEWAL_PAUSE);
+        let waits = now < renewal.at && !self.in_flight.is_empty();
+        if waits || soon.is_some_and(|soon| now < soon) {
             return;
         }
         self.last_renewal = Some(now);
-        let reason = self.life.fatal().unwrap_or_else(|| "not said".to_owned());
-        match Life::start(self.life.number() + 1, &self.config, self.report_to.clone()) {
-            Ok(life) => std::mem::replace(&mut self.life, life).end(),
-            Err(error) => {
-                error!(%error, "no new producer can be made; the next try is in a second");
-                return;
+        if let Err(error) = self.replace() {
+            error!(%error, "no new producer can be made");
+            if self.life.fatal().is_none() {
+                // The old one works as well as before.
+                self.renewal = None;
             }
+            return;
         }
-        self.renewal_due = false;
+        let reason = self.renewal.take().map(|renewal| renewal.reason);
         self.ledger.renewed();
         warn!(
             reason,
             unconfirmed = self.in_flight.len(),
-            "the producer broke; a new one sends all unconfirmed events again"
+            "a new producer sends all unconfirmed events again"
         );
         self.in_flight.send_all_again();
         for kind in Kind::ALL {
             self.send_waiting(kind);
         }
+    }
+
+    fn replace(&mut self) -> Result<(), KafkaError> {
+        let config = client_config(&self.settings)?;
+        let life = Life::start(self.life.number() + 1, &config, self.report_to.clone())?;
+        std::mem::replace(&mut self.life, life).end();
+        Ok(())
     }
 
     /// Sends the events of a kind that wait, and lets new ones through once they are all on their way.
@@ -366,9 +393,16 @@ impl KafkaSink {
 
     fn on_tick(&mut self) {
         self.tell_done();
-        if self.renewal_due || self.life.fatal().is_some() {
+        let now = Instant::now();
+        if self.life.fatal().is_some() {
             self.renew();
+        } else if self.credentials.changed(now) {
+            self.renewal.get_or_insert(Renewal {
+                reason: "certificates, keys or the password changed".to_owned(),
+                at: now + RENEWAL_PATIENCE,
+            });
         }
+        self.try_renew();
         for kind in self.health.due(Instant::now()) {
             self.life.probe(self.settings.topics.of(kind), kind);
         }

@@ -5,6 +5,7 @@
 //! Limits: properties pass as they are; those that would break the promise are refused, by us or by librdkafka itself.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -12,6 +13,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError as ClientError;
 use rdkafka::producer::BaseProducer;
 
+use super::credentials;
 use crate::sink::record::Kind;
 
 /// Where events of each kind go.
@@ -61,6 +63,8 @@ pub struct KafkaSettings {
     pub node: String,
     /// The operator's `[kafka.properties]`.
     pub properties: BTreeMap<String, String>,
+    /// The file with `sasl.password`, if it is in one.
+    pub password_file: Option<PathBuf>,
     /// How long the sink may take to empty itself when the daemon stops.
     pub flush_timeout: Duration,
 }
@@ -97,11 +101,20 @@ pub enum KafkaError {
         /// What may stand there.
         allowed: &'static str,
     },
+    /// The file with the password cannot be used.
+    #[error("kafka.password_file: {path}: {reason}", path = .path.display())]
+    Password {
+        /// The file.
+        path: PathBuf,
+        /// Why, without what is in it.
+        reason: String,
+    },
     /// The properties contradict each other, or a file that they name cannot be used.
     #[error("kafka: {0}")]
     Conflict(String),
 }
 
+const PASSWORD: &str = "sasl.password";
 /// Messages that librdkafka may hold; above the bound of the events in flight, so that it never refuses one.
 const BUFFERED_MESSAGES: &str = "20000";
 /// Their bytes, KiB.
@@ -180,6 +193,14 @@ pub fn client_config(settings: &KafkaSettings) -> Result<ClientConfig, KafkaErro
         }
         config.set(name, value);
     }
+    if let Some(path) = &settings.password_file {
+        if settings.properties.contains_key(PASSWORD) {
+            let message = "is set by kafka.password_file too".to_owned();
+            let property = PASSWORD.to_owned();
+            return Err(KafkaError::Property { property, message });
+        }
+        config.set(PASSWORD, credentials::password(path)?);
+    }
     config.set_log_level(RDKafkaLogLevel::Warning);
     Ok(config)
 }
@@ -240,6 +261,7 @@ mod tests {
                 .iter()
                 .map(|&(key, value)| (key.to_owned(), value.to_owned()))
                 .collect(),
+            password_file: None,
             flush_timeout: Duration::ZERO,
         }
     }

@@ -48,7 +48,11 @@ pub fn run(options: SystemdTest) -> Result<()> {
         report: &mut report,
     };
     // Each needs what is before it; the aggregator merges what the sampler sends.
-    if sampler::runs(&mut trial) && sampler::survives(&mut trial) && aggregator::runs(&mut trial) {
+    if sampler::runs(&mut trial)
+        && sampler::survives(&mut trial)
+        && sampler::is_held_back(&mut trial)
+        && aggregator::runs(&mut trial)
+    {
         aggregator::goes(&mut trial);
         sampler::goes(&mut trial);
     }

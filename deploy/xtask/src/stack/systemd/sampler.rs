@@ -9,6 +9,8 @@ use crate::attached::Attached;
 
 const NAME: &str = "flowvitals-sampler";
 const CONFIG: &str = "/etc/flowvitals/sampler.toml";
+const DISABLED: &str = "/etc/flowvitals/disabled";
+const SOCKET: &str = "/run/flowvitals/sampler.sock";
 /// Its exposure as systemd counts it, at most, in tenths.
 const EXPOSURE_TENTHS: u32 = 20;
 /// The watchdog's minute is a minute of waiting: here it is shorter.
@@ -91,6 +93,7 @@ pub fn survives(trial: &mut Trial) -> bool {
             site.window(|_| true)?.instance,
         );
         let since = machine.shell("date '+%F %T'")?;
+        let attached = Attached::by(&machine.descriptors(service.process()?.pid)?)?;
         service.signal(signal)?;
         let process = service.restarted(restarts)?;
         let said = service.said(result, since.trim())?;
@@ -102,8 +105,10 @@ pub fn survives(trial: &mut Trial) -> bool {
             "the life before is {}, not {life}",
             window.previous_instance
         );
+        let now = Attached::by(&machine.descriptors(process.pid)?)?;
+        ensure!(now == attached, "not {attached:?}, but {now:?}");
         Ok(format!(
-            "{said:?}; back as process {}, {}",
+            "{said:?}; back as process {} with the same kernel side, {}",
             process.pid,
             words(&window)
         ))
@@ -115,6 +120,7 @@ pub fn survives(trial: &mut Trial) -> bool {
             let (before, life) = (service.process()?, site.window(|_| true)?.instance);
             let version = format!("dpkg-query --show --showformat='${{Version}}' {NAME}");
             let old = machine.shell(&version)?;
+            let attached = Attached::by(&machine.descriptors(before.pid)?)?;
             machine.install(&packages.newer(NAME)?)?;
             let new = machine.shell(&version)?;
             machine.shell(&format!("dpkg --compare-versions {new} gt {old}"))?;
@@ -128,8 +134,50 @@ pub fn survives(trial: &mut Trial) -> bool {
                 "{CONFIG} is {kept}"
             );
             let window = site.window(|window| window.instance != life)?;
-            Ok(format!("{old} -> {new}, file kept, {}", words(&window)))
+            let now = Attached::by(&machine.descriptors(service.process()?.pid)?)?;
+            ensure!(now == attached, "not {attached:?}, but {now:?}");
+            Ok(format!(
+                "{old} -> {new}, file and kernel side kept, {}",
+                words(&window)
+            ))
         })
+}
+
+/// Another rate for a while, and nothing at all while the disable file is there.
+pub fn is_held_back(trial: &mut Trial) -> bool {
+    let (machine, site) = (trial.machine, trial.site);
+    let service = Service::new(machine, NAME);
+    let report = &mut *trial.report;
+    report.check("sampler: rate set for a while", || {
+        let socket = machine.shell(&format!("stat --format='%a %U:%G' {SOCKET}"))?;
+        ensure!(
+            socket.trim() == "660 flowvitals:flowvitals",
+            "{SOCKET} is {socket}"
+        );
+        let said = machine.shell(&format!("{NAME} rate set match 0.5 --for 5s"))?;
+        site.window(|window| window.sampling_rate == 0.5)?;
+        let refused = machine.shell(&format!(
+            "setpriv --reuid=nobody --clear-groups {NAME} rate list || test $? = 77 && echo refused"
+        ))?;
+        ensure!(refused.trim() == "refused", "anybody may: {refused}");
+        Ok(said.trim().to_owned())
+    }) && report.check("sampler: disable file", || {
+        let (restarts, process) = (service.number("NRestarts")?, service.process()?);
+        let life = site.window(|_| true)?.instance;
+        let attached = Attached::by(&machine.descriptors(process.pid)?)?;
+        machine.shell(&format!("touch {DISABLED}"))?;
+        attached.gone()?;
+        ensure!(service.process()? == process, "another process");
+        machine.shell(&format!("rm {DISABLED}"))?;
+        let process = service.restarted(restarts)?;
+        let window = site.window(|window| window.instance != life)?;
+        let held = Attached::by(&machine.descriptors(process.pid)?)?.counts();
+        let counts = attached.counts();
+        Ok(format!(
+            "nothing left of {counts}; file gone: {held}, {}",
+            words(&window)
+        ))
+    })
 }
 
 /// Stopped, started again, purged: nothing is left.
