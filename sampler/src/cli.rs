@@ -204,7 +204,7 @@ pub enum RateCommand {
 /// How a running daemon is asked.
 #[derive(Debug, Args)]
 pub struct Asking {
-    /// Where it listens ([control] socket)
+    /// Where it listens (`[control] socket`)
     #[arg(long, value_name = "PATH", default_value = CONTROL_SOCKET)]
     pub socket: PathBuf,
     /// All rates that are set afterwards, as JSON

@@ -9,6 +9,7 @@ pub mod config;
 pub mod rules;
 
 mod lock;
+mod secret;
 
 pub mod kernel;
 

@@ -38,18 +38,7 @@ pub(super) fn look(config: &Config) -> Report {
 
 fn look_at_key(config: &Config, report: &mut Report) {
     match config.sampling_key().read() {
-        Ok(key) => {
-            if let Some(message) = key.as_ref().and_then(|key| key.warning.clone()) {
-                let place = config.place_or_file(&config.places.key_file);
-                let option = "sampling.key_file".to_owned();
-                report.warnings.push(ConfigWarning {
-                    place,
-                    option,
-                    message,
-                });
-            }
-            report.key = key;
-        }
+        Ok(key) => report.key = key,
         Err(KeyError::File(error)) => report.errors.push(error),
         Err(error) => report.errors.push(ConfigError {
             place: config.place_or_file(&config.places.state_directory),

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 
@@ -34,6 +35,13 @@ impl Node {
     fn file(&self, name: &str, text: &str) -> std::path::PathBuf {
         let path = self.directory.path().join(name);
         fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// A file that nobody else can read.
+    fn secret(&self, name: &str, text: &str) -> std::path::PathBuf {
+        let path = self.file(name, text);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         path
     }
 
@@ -194,7 +202,7 @@ fn a_port_in_use_is_an_error_unless_a_sampler_holds_it() {
 #[test]
 fn a_wrong_key_or_state_directory_is_an_error() {
     let node = Node::new();
-    let key = node.file("key", "short");
+    let key = node.secret("key", "short");
     let rest = format!("[sampling]\nkey_file = '{}'", key.display());
     let file = node.main(&rest);
     let (code, _, err) = node.check(args(file.clone()));
@@ -224,7 +232,7 @@ fn a_wrong_key_or_state_directory_is_an_error() {
 #[track_caller]
 fn check_explain(local: &str, client: &str, expected: &[&str]) {
     let node = Node::new();
-    let key = node.file("key", "00000000000000000000000000000000");
+    let key = node.secret("key", "00000000000000000000000000000000");
     let rest = format!("[sampling]\nkey_file = '{}'\n{STREAMS}", key.display());
     let file = node.main(&rest);
     let (code, out, _) = node.check(CheckArgs {
@@ -286,10 +294,7 @@ fn explain_selects_what_the_rate_says() {
     let node = Node::new();
     let text = "[sampling]\nrate = 0.25\n[[stream]]\nname = 'a'\nlocal = ['*:443']\n";
     let config = Config::load(&node.file("a.toml", text)).unwrap();
-    let key = crate::config::key::Key {
-        bytes: [7; 16],
-        warning: None,
-    };
+    let key = crate::config::key::Key { bytes: [7; 16] };
     let sampled = (0..4_000u16)
         .filter(|port| {
             let question = explain::Question {

@@ -6,18 +6,20 @@
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
 use super::{Config, ConfigError, Place};
+use crate::secret;
 
 /// File of the random key in the state directory.
 pub const STATE_KEY_FILE: &str = "sampling.key";
 /// What a key file may hold.
-const ALLOWED: &str = "a readable file of exactly 16 bytes, or of 32 hex digits";
+const ALLOWED: &str =
+    "a file of exactly 16 bytes, or of 32 hex digits, that only its owner and group can read";
 
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]
@@ -65,8 +67,6 @@ pub enum SamplingKey {
 pub struct Key {
     /// Its 16 bytes.
     pub bytes: [u8; 16],
-    /// Something odd about its file, for the log.
-    pub warning: Option<String>,
 }
 
 impl Key {
@@ -118,11 +118,11 @@ impl SamplingKey {
                     allowed: ALLOWED.to_owned(),
                 };
                 let content = read_file(path).map_err(|error| wrong(error.to_string()))?;
-                Ok(Some(parse(content, path).map_err(wrong)?))
+                Ok(Some(parse(&content).map_err(wrong)?))
             }
             Self::FromState { path } => match read_file(path) {
                 Ok(content) => {
-                    parse(content, path)
+                    parse(&content)
                         .map(Some)
                         .map_err(|message| KeyError::StateContent {
                             path: path.clone(),
@@ -174,30 +174,19 @@ fn write_key(path: &Path, bytes: [u8; 16]) -> io::Result<()> {
 }
 
 /// At most the bytes that a key can have, and one more to see that there are too many.
-fn read_file(path: &Path) -> io::Result<(Vec<u8>, u32)> {
-    let file = fs::File::open(path)?;
-    let mode = file.metadata()?.permissions().mode();
-    let mut content = Vec::new();
-    file.take(65).read_to_end(&mut content)?;
-    Ok((content, mode))
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    secret::read(path, 65)
 }
 
-fn parse((content, mode): (Vec<u8>, u32), path: &Path) -> Result<Key, String> {
-    let bytes = match <[u8; 16]>::try_from(content.as_slice()) {
+fn parse(content: &[u8]) -> Result<Key, String> {
+    let bytes = match <[u8; 16]>::try_from(content) {
         Ok(bytes) => bytes,
         Err(_) => from_hex(content.trim_ascii()).ok_or_else(|| match content.len() {
             65.. => "has more than 64 bytes".to_owned(),
             len => format!("has {len} bytes"),
         })?,
     };
-    let warning = (mode & 0o044 != 0).then(|| {
-        format!(
-            "{} can be read by others (mode {:04o})",
-            path.display(),
-            mode & 0o7777
-        )
-    });
-    Ok(Key { bytes, warning })
+    Ok(Key { bytes })
 }
 
 fn from_hex(digits: &[u8]) -> Option<[u8; 16]> {
@@ -236,20 +225,12 @@ mod tests {
             .unwrap();
         assert_eq!(plain, hex);
         assert_eq!(plain.bytes, bytes);
-        assert_eq!(plain.warning, None);
     }
 
     #[test]
     fn id_is_the_head_of_the_digest() {
         // sha256sum of 16 zero bytes begins with 374708ff.
-        assert_eq!(
-            Key {
-                bytes: [0; 16],
-                warning: None
-            }
-            .id(),
-            0x3747_08ff
-        );
+        assert_eq!(Key { bytes: [0; 16] }.id(), 0x3747_08ff);
     }
 
     #[test]
@@ -288,16 +269,10 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_others_can_read_is_odd() {
-        let key = from_file(&[1; 16], 0o644).unwrap().unwrap();
-        assert!(key.warning.unwrap().contains("mode 0644"));
-        assert!(
-            from_file(&[1; 16], 0o400)
-                .unwrap()
-                .unwrap()
-                .warning
-                .is_none()
-        );
+    fn a_file_that_others_can_read_is_refused() {
+        let error = from_file(&[1; 16], 0o644).expect_err("refused").to_string();
+        assert!(error.contains("has mode 0644"), "{error}");
+        assert!(from_file(&[1; 16], 0o440).is_ok());
     }
 
     #[test]
@@ -310,7 +285,6 @@ mod tests {
         assert!(state("a").read().unwrap().is_none(), "reading makes none");
         let first = state("a").resolve().unwrap();
         assert_eq!(first, state("a").resolve().unwrap());
-        assert_eq!(first.warning, None, "mode 0600");
         assert_ne!(first, state("b").resolve().unwrap());
         let left: Vec<_> = fs::read_dir(directory.path().join("a")).unwrap().collect();
         assert_eq!(left.len(), 1, "nothing but the key: {left:?}");
@@ -320,6 +294,7 @@ mod tests {
     fn a_broken_state_key_is_not_replaced_silently() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(STATE_KEY_FILE);
+        write_key(&path, [0; 16]).unwrap();
         fs::write(&path, b"broken").unwrap();
         let error = SamplingKey::FromState { path }
             .resolve()
@@ -330,13 +305,7 @@ mod tests {
 
     #[test]
     fn debug_output_hides_the_key() {
-        let shown = format!(
-            "{:?}",
-            Key {
-                bytes: [0; 16],
-                warning: None
-            }
-        );
+        let shown = format!("{:?}", Key { bytes: [0; 16] });
         assert_eq!(shown, "Key { id: 374708ff }");
     }
 }

@@ -1,7 +1,7 @@
 //! `rate set`, `rate unset` and `rate list`: the other end of the control socket.
 //!
 //! Input: a request and where the daemon listens. Output: text (or JSON) on the given writers, and the exit status.
-//! Limits: [`PATIENCE`] for the answer.
+//! Limits: `PATIENCE` for the answer.
 
 use std::{
     io::{self, ErrorKind, Read, Write},

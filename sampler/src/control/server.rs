@@ -1,7 +1,7 @@
 //! The daemon's end of the control socket.
 //!
-//! Input: connections. Output: [`Asked`], each to be answered by the window task. Limits: [`AT_ONCE`] connections, one request of
-//! [`MAX_REQUEST_BYTES`] each, [`PATIENCE`] to say it; more connections wait in the kernel's queue.
+//! Input: connections. Output: [`Asked`], each to be answered by the window task. Limits: `AT_ONCE` connections, one request of
+//! `MAX_REQUEST_BYTES` each, `PATIENCE` to say it; more connections wait in the kernel's queue.
 
 use std::{
     fs::{self, DirBuilder, Permissions},

@@ -266,10 +266,7 @@ pub fn prepare(mut config: Config, mode: Mode, dry_run: bool) -> Result<Prepared
     let root = cgroup::mount().ok_or(KernelError::NoCgroup)?;
     let (key, key_id, life, locks) = if ad_hoc || dry_run {
         let bytes: [u8; 16] = rand::random();
-        let key = Key {
-            bytes,
-            warning: None,
-        };
+        let key = Key { bytes };
         (key.bytes, key.id(), Life::unrecorded(), Vec::new())
     } else {
         let state = &config.state.directory;
@@ -282,9 +279,6 @@ pub fn prepare(mut config: Config, mode: Mode, dry_run: bool) -> Result<Prepared
             .sampling_key()
             .resolve()
             .map_err(|e| Failure::new(exit::CONFIG, e))?;
-        if let Some(warning) = &key.warning {
-            tracing::warn!("sampling key: {warning}");
-        }
         let life = Life::begin(state).map_err(|error| no_state(&config, error))?;
         (key.bytes, key.id(), life, locks)
     };

@@ -2,7 +2,7 @@
 //!
 //! Input: cumulative cost, as often as a window is closed. Output: percent of one core. Until a minute has passed, what was spent is
 //! held against the whole minute all the same: the limit is a budget of CPU time a minute, and a short run cannot exceed it by a burst.
-//! After a pause longer than a minute it is the mean of that time. Limits: [`READINGS`] readings.
+//! After a pause longer than a minute it is the mean of that time. Limits: `READINGS` readings.
 
 use std::collections::VecDeque;
 

@@ -2,7 +2,7 @@
 //!
 //! Input: percent of one core over the last minute, after every window. Output: a [`Verdict`]. Rates go down one halving at a time, and
 //! a minute apart: before that the cost of the minute before is not over. They come back one at a time too, once the cost was below
-//! [`CALM`] of the limit for [`CALM_US`]: so even a cost that doubles with the rate does not lead straight back.
+//! `CALM` of the limit for `CALM_US`: so even a cost that doubles with the rate does not lead straight back.
 
 use super::budget::MINUTE_US;
 use crate::config::{LimitAction, Limits};

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, Command, Output, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -365,6 +366,8 @@ fn config_text(state: &tempfile::TempDir, config: &str) -> String {
     let key = state.path().join("sampling.key");
     if !key.exists() {
         std::fs::write(&key, KEY).expect("a key");
+        let mode = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(&key, mode).expect("a mode");
     }
     // As it is built for tests it costs more than a service may.
     let limits = match config.contains("[limits]") {

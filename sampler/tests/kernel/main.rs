@@ -20,6 +20,7 @@ mod limits;
 mod lives;
 mod others;
 mod pickup;
+mod privacy;
 mod reload;
 mod rtt;
 mod rules;

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::settings::{KafkaError, KafkaSettings};
+use crate::secret;
 
 /// Time between two looks at the files.
 pub const LOOK: Duration = Duration::from_secs(2);
@@ -25,8 +26,8 @@ const FILES: [&str; 5] = [
     "ssl.key.location",
     "ssl.keystore.location",
 ];
-/// Who is neither owner nor group may not read a password.
-const OTHERS_READ: u32 = 0o004;
+/// Longest password with its end of line, bytes.
+const LONGEST: u64 = 4096;
 
 /// All files that a producer is made of.
 fn files(settings: &KafkaSettings) -> Vec<PathBuf> {
@@ -43,14 +44,8 @@ pub fn password(path: &Path) -> Result<String, KafkaError> {
         path: path.to_path_buf(),
         reason,
     };
-    let found = fs::metadata(path).map_err(|error| refused(error.to_string()))?;
-    if found.mode() & OTHERS_READ != 0 {
-        let mode = found.mode() & 0o7777;
-        return Err(refused(format!(
-            "has mode {mode:04o}: everybody may read it"
-        )));
-    }
-    let text = fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
+    let content = secret::read(path, LONGEST).map_err(|error| refused(error.to_string()))?;
+    let text = String::from_utf8(content).map_err(|_| refused("is no text".to_owned()))?;
     let password = text.trim_end_matches(['\r', '\n']);
     match password.is_empty() {
         true => Err(refused("is empty".to_owned())),
@@ -199,13 +194,13 @@ mod tests {
         write(&path, "secret word\n", 0o640);
         assert_eq!(password(&path).expect("a password"), "secret word");
         for (text, mode, reason) in [
-            ("x", 0o644, "has mode 0644: everybody may read it"),
+            ("hidden", 0o644, "has mode 0644"),
             ("\n", 0o600, "is empty"),
         ] {
             write(&path, text, mode);
             let error = password(&path).expect_err("refused").to_string();
             assert!(
-                error.ends_with(reason) && !error.contains("secret"),
+                error.contains(reason) && !error.contains("hidden"),
                 "{error}"
             );
         }
