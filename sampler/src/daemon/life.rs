@@ -20,6 +20,13 @@ pub(super) fn lock(state: &Path) -> io::Result<File> {
     crate::lock::lock(file)
 }
 
+/// Writes a file anew: whoever reads it finds the old content or the new one, never half of one.
+pub(super) fn replace(path: &Path, content: impl AsRef<[u8]>) -> io::Result<()> {
+    let new = path.with_added_extension("new");
+    fs::write(&new, content)?;
+    fs::rename(new, path)
+}
+
 /// Ids of this life and of the one before; 0: none known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Life {
@@ -48,9 +55,7 @@ impl Life {
             previous,
             ..Self::unrecorded()
         };
-        let new = state.join(format!("{FILE}.new"));
-        fs::write(&new, format!("{:016x}\n", life.instance))?;
-        fs::rename(new, path)?;
+        replace(&path, format!("{:016x}\n", life.instance))?;
         Ok(life)
     }
 }

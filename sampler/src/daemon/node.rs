@@ -463,10 +463,8 @@ impl Node {
             let some = loss.dropped != 0 || loss.dead_letter != 0;
             some.then(|| (s.wanted.name.clone(), loss.dropped, loss.dead_letter))
         });
-        let costs = self.program_costs();
-        let (run_ns, runs) = costs
-            .iter()
-            .fold((0, 0), |(ns, runs), c| (ns + c.run_ns, runs + c.runs));
+        let programs = self.spending.programs.iter();
+        let (run_ns, runs) = programs.fold((0, 0), |(ns, runs), c| (ns + c.run_ns, runs + c.runs));
         let namespaces = self.spending.net.as_ref().map(|c| NamespaceCounters {
             netns: "self".to_owned(),
             tcp_retrans_segs: c.tcp_retrans_segs,

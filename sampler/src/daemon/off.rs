@@ -19,6 +19,7 @@ use sampler_event::Flag;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    life::replace,
     node::{Edge, Node},
     time,
 };
@@ -101,12 +102,8 @@ impl Off {
 
     /// Leaves the note.
     pub(super) fn write(&self, state: &Path) {
-        let new = state.join(format!("{FILE}.new"));
-        let write = || {
-            fs::write(&new, serde_json::to_vec(self)?)?;
-            fs::rename(&new, state.join(FILE))
-        };
-        if let Err(error) = write() {
+        let written = serde_json::to_vec(self).map_err(io::Error::from);
+        if let Err(error) = written.and_then(|text| replace(&state.join(FILE), text)) {
             tracing::error!(%error, "the next life will not know since when nothing was counted");
         }
     }

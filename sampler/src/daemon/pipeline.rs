@@ -136,7 +136,7 @@ impl Outlets {
             end_ms,
         };
         self.registry.observe_edge(seen, Instant::now());
-        self.registry.set_programs(node.program_costs());
+        self.registry.set_programs(node.spending.programs.clone());
         if closed.is_late() {
             tracing::warn!(
                 lateness_ms = closed.lateness_us / 1000,

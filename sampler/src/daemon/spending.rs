@@ -24,6 +24,8 @@ pub(super) struct Spending {
     pub(super) own: OwnUse,
     /// Read at the last edge; a failed read leaves nothing rather than zeros.
     pub(super) net: Option<NetCounters>,
+    /// Of the kernel programs, read at the last edge; empty unless the kernel measures it.
+    pub(super) programs: Vec<ProgramCost>,
     pub(super) cost: Cost,
     pub(super) percent: f64,
 }
@@ -36,6 +38,7 @@ impl Spending {
             governor: Governor::new(limits),
             own: OwnUse::default(),
             net: None,
+            programs: Vec::new(),
             cost: Cost::default(),
             percent: 0.0,
         }
@@ -50,12 +53,13 @@ impl Spending {
         self.meter.count(events);
     }
 
-    fn read(&mut self, now: Now, costs: &[ProgramCost]) {
+    fn read(&mut self, now: Now, programs: Vec<ProgramCost>) {
         self.own = node_stats::own_use().unwrap_or_default();
         self.net = node_stats::net_counters().ok();
         // The other programs run in our own time.
-        let fold = costs.iter().find(|c| c.name == program::PICK_AND_FOLD);
+        let fold = programs.iter().find(|c| c.name == program::PICK_AND_FOLD);
         let run_ns = fold.filter(|c| c.runs != 0).map(|c| c.run_ns);
+        self.programs = programs;
         let opens = self.net.as_ref().map(|net| net.tcp_opens);
         self.cost = Cost {
             // A failed read is no time given back.
@@ -90,8 +94,8 @@ impl Spending {
 impl Node {
     /// Reads what was spent, and lowers or raises rates; `Some`: the kernel side is to be taken off.
     pub(super) fn judge_cost(&mut self, now: Now) -> Option<Why> {
-        let costs = self.program_costs();
-        self.spending.read(now, &costs);
+        let programs = self.program_costs();
+        self.spending.read(now, programs);
         if self.off.is_some() {
             return None;
         }
