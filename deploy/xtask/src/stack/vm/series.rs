@@ -17,7 +17,7 @@ const NEWEST: &str = "newest";
 
 /// All of them, oldest first.
 pub const ALL: [Series; 5] = [
-    // No bpf_get_netns_cookie for sock_ops programs, which came with 5.15.
+    // It refuses bpf_sk_storage_get in an iterator over sockets.
     Series {
         name: "5.10",
         expected: Expected::Refused,
