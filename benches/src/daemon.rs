@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use lab::{
     clock,
     kafka::{self, Cluster, topics},
@@ -20,10 +20,10 @@ use lab::{
         server::{Listen, Server},
     },
 };
-use nix::unistd::{SysconfVar, sysconf};
 use sampler::kernel::memory::{KernelMemory, Size};
 
 use crate::daemons::Daemon;
+use crate::process::MIB;
 use crate::setup;
 
 const STREAMS: u16 = 200;
@@ -35,74 +35,11 @@ const SEGMENT_BYTES: u64 = 20_000;
 const PAUSE: Duration = Duration::from_secs(4);
 const MEASURED: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(60);
-const MIB: f64 = (1 << 20) as f64;
 
-/// The daemon under measurement.
-struct Measured(Daemon);
-
-impl Measured {
-    fn start(network: &Network, folder: &Path, brokers: &[String]) -> Result<Self> {
-        let file = folder.join("sampler.toml");
-        fs::write(&file, config(network, folder, brokers)?)?;
-        let daemon = Daemon::start(network.server(), "flowvitals-sampler", &file, "attached at")?;
-        Ok(Self(daemon))
-    }
-
-    fn proc(&self, path: &str) -> Result<String> {
-        let path = format!("/proc/{}/{path}", self.0.id());
-        fs::read_to_string(&path).context(path)
-    }
-
-    /// User and system time of all its threads.
-    fn cpu(&self) -> Result<Duration> {
-        let stat = self.proc("stat")?;
-        let fields = stat.rsplit(')').next().unwrap_or_default();
-        // utime and stime: the 12th and 13th after the name.
-        let times = fields.split_whitespace().skip(11).take(2);
-        let ticks: u64 = times.filter_map(|t| t.parse::<u64>().ok()).sum();
-        let per_s = sysconf(SysconfVar::CLK_TCK)?.context("no clock ticks")?;
-        Ok(Duration::from_secs_f64(ticks as f64 / per_s as f64))
-    }
-
-    /// A field of `status`, MiB.
-    fn status_mib(&self, field: &str) -> Result<f64> {
-        let status = self.proc("status")?;
-        let kib = status.lines().find_map(|line| {
-            let value = line.strip_prefix(field)?.strip_prefix(':')?;
-            value.split_whitespace().next()?.parse::<f64>().ok()
-        });
-        Ok(kib.with_context(|| format!("no {field}"))? / 1024.0)
-    }
-
-    /// Resident part of the mapped maps, MiB.
-    fn mapped_mib(&self) -> Result<f64> {
-        let (mut is_map, mut kib) = (false, 0.0);
-        for line in self.proc("smaps")?.lines() {
-            if let Some(value) = line.strip_prefix("Rss:").filter(|_| is_map) {
-                let number = value.split_whitespace().next().unwrap_or_default();
-                kib += number.parse::<f64>()?;
-            } else if line.contains('-') && !line.starts_with(char::is_uppercase) {
-                is_map = line.ends_with("bpf-map");
-            }
-        }
-        Ok(kib / 1024.0)
-    }
-
-    /// What the kernel says that its maps take, without the storage of flows, MiB.
-    fn maps_mib(&self) -> Result<f64> {
-        let mut bytes = std::collections::BTreeMap::new();
-        for entry in fs::read_dir(format!("/proc/{}/fdinfo", self.0.id()))? {
-            let info = fs::read_to_string(entry?.path()).unwrap_or_default();
-            let field = |name: &str| {
-                let value = info.lines().find_map(|line| line.strip_prefix(name))?;
-                value.trim().parse::<u64>().ok()
-            };
-            if let (Some(id), Some(memory)) = (field("map_id:"), field("memlock:")) {
-                bytes.insert(id, memory);
-            }
-        }
-        Ok(bytes.values().sum::<u64>() as f64 / MIB)
-    }
+fn start(network: &Network, folder: &Path, brokers: &[String]) -> Result<Daemon> {
+    let file = folder.join("sampler.toml");
+    fs::write(&file, config(network, folder, brokers)?)?;
+    Daemon::start(network.server(), "flowvitals-sampler", &file, "attached at")
 }
 
 fn servers(network: &Network) -> Vec<SocketAddr> {
@@ -172,7 +109,7 @@ fn broker(network: &Network) -> Result<Cluster> {
 /// The daemon by itself, then with all flows.
 fn measure(sink: &str, network: &Network, brokers: &[String]) -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let daemon = Measured::start(network, folder.path(), brokers)?;
+    let daemon = start(network, folder.path(), brokers)?;
     print_use(&format!("{sink}, no flow"), &daemon)?;
     let servers = servers(network);
     let listens: Vec<_> = servers.iter().copied().map(Listen::new).collect();
@@ -190,17 +127,18 @@ fn measure(sink: &str, network: &Network, brokers: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn print_use(name: &str, daemon: &Measured) -> Result<()> {
-    let (begin, before) = (Instant::now(), daemon.cpu()?);
+fn print_use(name: &str, daemon: &Daemon) -> Result<()> {
+    let process = daemon.process();
+    let (begin, before) = (Instant::now(), process.cpu()?);
     std::thread::sleep(MEASURED);
-    let cpu = daemon.cpu()? - before;
-    let (rss, mapped) = (daemon.status_mib("VmRSS")?, daemon.mapped_mib()?);
+    let cpu = process.cpu()? - before;
+    let (rss, mapped) = (process.status_mib("VmRSS")?, process.mapped_mib()?);
     println!(
         "{name:<28} {:>11.2} {rss:>9.1} {mapped:>12.1} {:>14.1} {:>10.1} {:>17.1}",
         cpu.as_secs_f64() / begin.elapsed().as_secs_f64() * 100.0,
         rss - mapped,
-        daemon.status_mib("RssAnon")?,
-        daemon.maps_mib()?
+        process.status_mib("RssAnon")?,
+        process.maps_mib()?
     );
     Ok(())
 }

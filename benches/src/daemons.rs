@@ -12,6 +12,8 @@ use lab::netns::Namespace;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::process::Process;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running program.
@@ -47,9 +49,14 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Its process.
-    pub fn id(&self) -> u32 {
-        self.child.id()
+    /// What it uses.
+    pub fn process(&self) -> Process {
+        Process::new(self.child.id())
+    }
+
+    /// Has its configuration read again.
+    pub fn reload(&self) -> Result<()> {
+        Ok(kill(Pid::from_raw(self.child.id() as i32), Signal::SIGHUP)?)
     }
 
     fn said(&self) -> String {

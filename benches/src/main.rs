@@ -10,6 +10,7 @@ mod interleaved;
 mod loopback;
 mod machine;
 mod playing;
+mod process;
 mod setup;
 mod site;
 mod statistics;
@@ -18,6 +19,7 @@ mod statistics;
 mod fixture;
 
 mod bulk;
+mod churn;
 mod connections;
 mod daemon;
 mod event;
@@ -30,6 +32,8 @@ mod scaling;
 mod spool;
 mod stage;
 mod walk;
+
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
@@ -65,12 +69,14 @@ enum Bench {
     Onset,
     /// Half an hour of loss that does not change: every page is a false one. Not among `all`.
     Steady,
+    /// An hour of connections that come and go: whether descriptors, map entries and memory stay flat. Not among `all`.
+    Churn,
     /// All of them.
     All,
 }
 
 impl Bench {
-    fn run(self) -> Result<()> {
+    fn run(self, length: Option<Duration>) -> Result<()> {
         println!("\n{}: {} ({})", self.name(), self.budget(), machine::load());
         match self {
             Self::Program => program::run(),
@@ -86,7 +92,8 @@ impl Bench {
             Self::Scaling => scaling::run(),
             Self::Rebalance => rebalance::run(),
             Self::Onset => onset::onset(),
-            Self::Steady => onset::steady(),
+            Self::Steady => onset::steady(length),
+            Self::Churn => churn::run(length.unwrap_or(churn::LENGTH)),
             Self::All => Ok(()),
         }
     }
@@ -120,6 +127,7 @@ impl Bench {
                 "suspect 0.5 s (p50), 1.5 s (p99); page 3 s where two nodes agree, else 2 s after the true total crosses"
             }
             Self::Steady => "no page",
+            Self::Churn => "descriptors, map entries, RSS and kernel memory flat over an hour",
             Self::All => "",
         }
     }
@@ -135,18 +143,34 @@ struct Arguments {
     /// Which bench.
     #[arg(value_enum, default_value = "all")]
     bench: Bench,
+    /// How long `steady` and `churn` look; without it half an hour and an hour.
+    #[arg(long, value_parser = minutes, value_name = "N")]
+    minutes: Option<Duration>,
+}
+
+/// From so many, which may be a fraction.
+fn minutes(text: &str) -> Result<Duration, String> {
+    let minutes: f64 = text.parse().map_err(|_| format!("{text} is no number"))?;
+    let length = Duration::try_from_secs_f64(minutes * 60.0).map_err(|error| error.to_string())?;
+    if length.is_zero() {
+        return Err("must be above zero".to_owned());
+    }
+    Ok(length)
 }
 
 fn main() -> Result<()> {
     if let Some(member) = rebalance::member_to_kill() {
         return member;
     }
-    let wanted = Arguments::parse().bench;
+    let Arguments {
+        bench: wanted,
+        minutes: length,
+    } = Arguments::parse();
     println!("{}", machine::describe()?);
     let all = Bench::value_variants().iter();
-    let long = [Bench::All, Bench::Steady];
+    let long = [Bench::All, Bench::Steady, Bench::Churn];
     for bench in all.filter(|b| wanted == **b || (wanted == Bench::All && !long.contains(b))) {
-        bench.run()?;
+        bench.run(length)?;
     }
     Ok(())
 }

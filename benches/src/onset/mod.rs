@@ -10,7 +10,7 @@ mod listen;
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use lab::clock;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
@@ -32,7 +32,7 @@ const REST: Duration = Duration::from_secs(30);
 /// Between the onsets of the streams.
 const APART: Duration = Duration::from_secs(5);
 const ROUNDS: usize = 16;
-/// How long `steady` looks, unless `FLOWVITALS_STEADY_S` says otherwise.
+/// How long `steady` looks, unless it is told otherwise.
 const STEADY: Duration = Duration::from_secs(1_800);
 
 const ONSET_STREAMS: [Stream; 2] = [
@@ -197,11 +197,8 @@ impl std::fmt::Display for Found {
 }
 
 /// Prints what was raised though nothing changed.
-pub fn steady() -> Result<()> {
-    let length = match std::env::var("FLOWVITALS_STEADY_S") {
-        Ok(text) => Duration::from_secs(text.parse().context("FLOWVITALS_STEADY_S")?),
-        Err(_) => STEADY,
-    };
+pub fn steady(length: Option<Duration>) -> Result<()> {
+    let length = length.unwrap_or(STEADY);
     let edge = Edge::start(&STEADY_STREAMS, ABOVE_STEADY)?;
     println!(
         "{} s of steady traffic, rule above {:.1} % of 10 s without hold",
