@@ -207,7 +207,7 @@ pub struct Spool {
     pub directory: PathBuf,
     /// Bound of the spool; the oldest events go first.
     pub max_bytes: u64,
-    /// Time between two fsync.
+    /// What is not confirmed by then is brought to the disk.
     pub fsync_ms: u32,
     /// Speed of the replay after an outage.
     pub replay_events_per_s: u32,

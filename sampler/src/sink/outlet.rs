@@ -120,14 +120,14 @@ struct Spooler {
 
 impl Spooler {
     async fn run(mut self, mut edges: Receiver<Edge>) {
-        while let Some(edge) = edges.recv().await {
-            let mut batch = Batch::default();
+        while let Some(mut edge) = edges.recv().await {
+            let mut batch = Batch::with_room_for(&edge.records);
             let on_disk: Vec<bool> = edge
                 .records
                 .iter()
                 .map(|record| batch.push(record))
                 .collect();
-            let first = self.write(batch, edge.state.clone()).await;
+            let first = self.write(batch, edge.state.take()).await;
             self.queue_edge(edge, &on_disk, first);
         }
     }

@@ -39,7 +39,7 @@ pub(super) struct Parts {
     pub(super) references: ReferenceFiles,
     pub(super) dead_letters: DeadLetters,
     pub(super) syncer: Syncer,
-    /// Time between two syncs.
+    /// What is not confirmed by then is brought to the disk.
     pub(super) fsync: Duration,
     pub(super) ledger: Arc<Ledger>,
     pub(super) status: Arc<Mutex<SpoolStatus>>,
@@ -50,7 +50,8 @@ pub(super) struct Worker {
     parts: Parts,
     start: Instant,
     rate: Rate,
-    synced_at: Instant,
+    /// Since when something waits to be brought to the disk.
+    unsynced_since: Option<Instant>,
     flushed_at: Instant,
     /// The disk said no: when, and what.
     failed: Option<(Instant, String)>,
@@ -65,7 +66,7 @@ impl Worker {
             parts,
             start: now,
             rate: Rate::default(),
-            synced_at: now,
+            unsynced_since: None,
             flushed_at: now,
             failed: None,
             ack_failed: false,
@@ -270,10 +271,15 @@ impl Worker {
         }
     }
 
+    /// Brings to the disk what brokers have not confirmed in time. Mostly they have, and the disk is left alone.
     fn sync(&mut self) {
-        let due = self.synced_at.elapsed() >= self.parts.fsync && !self.parts.syncer.is_busy();
-        if due {
-            self.synced_at = Instant::now();
+        if !self.parts.store.is_unsynced() {
+            self.unsynced_since = None;
+            return;
+        }
+        let since = *self.unsynced_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= self.parts.fsync && !self.parts.syncer.is_busy() {
+            self.unsynced_since = None;
             self.sync_now();
         }
     }

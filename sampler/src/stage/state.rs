@@ -1,18 +1,23 @@
 //! The window stage's state at the end of a window: what a new life of the daemon needs to go on counting.
 //!
 //! Input: streams, epochs, totals. Output: protobuf bytes, kept by the spool as its reference; and back.
-//! Counts are cumulative and sparse: pairs of (words left out, value), so that an idle stream costs a few bytes. Cells of another layout
+//! Counts are cumulative and sparse: pairs of (words left out, value), so that an idle stream costs a few bytes. They are written as
+//! varints in one pass: it is done at every window edge. Cells of another layout
 //! are not read as ours (`abi_version`), nor those of another kernel side (`attachment`). Sequences are not among it: each life counts
 //! its own from 0.
 //! Limits: about 2 KiB for a slot with a full histogram.
 
 use prost::Message;
+use prost::encoding::{decode_varint, encode_varint};
 
 use super::{
     counts::{self, Counts},
     heartbeat::FlowTotals,
     streams::{Epoch, Stream, Streams},
 };
+
+/// What the words of a stream that plays take, bytes.
+const USUAL_BYTES: usize = 512;
 
 /// State of the stage.
 #[derive(Clone, PartialEq, Message)]
@@ -115,9 +120,9 @@ pub struct SlotBooks {
     /// Flows that ended unseen.
     #[prost(uint64, tag = "6")]
     pub ended_unseen: u64,
-    /// Words of the cell at the end of the window: how many zeros come first, and the word, in turn.
-    #[prost(uint64, repeated, tag = "7")]
-    pub words: Vec<u64>,
+    /// Words of the cell at the end of the window, as varints: how many zeros come first, and the word, in turn.
+    #[prost(bytes = "vec", tag = "7")]
+    pub words: Vec<u8>,
 }
 
 impl StreamBooks {
@@ -142,14 +147,15 @@ impl SlotBooks {
         }
     }
 
-    /// All words of the cell; `None` if they are more than a cell has.
+    /// All words of the cell; `None` if they are more than a cell has, or no pairs.
     pub fn words(&self, length: usize) -> Option<Vec<u64>> {
         let mut words = vec![0; length];
         let mut at = 0usize;
-        for pair in self.words.chunks(2) {
-            let [zeros, word] = *pair else { return None };
+        let mut pairs = self.words.as_slice();
+        while !pairs.is_empty() {
+            let zeros = decode_varint(&mut pairs).ok()?;
             at = at.checked_add(usize::try_from(zeros).ok()?)?;
-            *words.get_mut(at)? = word;
+            *words.get_mut(at)? = decode_varint(&mut pairs).ok()?;
             at += 1;
         }
         Some(words)
@@ -202,14 +208,15 @@ impl StageState {
     }
 }
 
-fn sparse(words: &[u64]) -> Vec<u64> {
-    let mut pairs = Vec::new();
+fn sparse(words: &[u64]) -> Vec<u8> {
+    let mut pairs = Vec::with_capacity(USUAL_BYTES);
     let mut zeros = 0;
     for word in words {
         if *word == 0 {
             zeros += 1;
         } else {
-            pairs.extend([zeros, *word]);
+            encode_varint(zeros, &mut pairs);
+            encode_varint(*word, &mut pairs);
             zeros = 0;
         }
     }
@@ -234,16 +241,19 @@ mod tests {
 
     #[test]
     fn too_many_words_are_no_cell() {
-        let books = SlotBooks {
-            words: vec![3, 1],
+        let of = |words: &[u8]| SlotBooks {
+            words: words.to_vec(),
             ..SlotBooks::default()
         };
-        assert_eq!(books.words(4), Some(vec![0, 0, 0, 1]));
-        assert_eq!(books.words(3), None);
-        let odd = SlotBooks {
-            words: vec![u64::MAX],
-            ..SlotBooks::default()
-        };
-        assert_eq!(odd.words(3), None);
+        assert_eq!(of(&[3, 1]).words(4), Some(vec![0, 0, 0, 1]));
+        assert_eq!(of(&[3, 1]).words(3), None);
+        let (odd, torn, far) = (
+            [3, 1, 0],
+            [3, 0x80],
+            [[0xff; 9].as_slice(), &[1, 1]].concat(),
+        );
+        for words in [odd.as_slice(), &torn, &far] {
+            assert_eq!(of(words).words(4), None);
+        }
     }
 }

@@ -50,6 +50,15 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// An empty one with room for `records`.
+    pub fn with_room_for(records: &[Record]) -> Self {
+        let bytes = records.iter().filter_map(format::record_bytes);
+        Self {
+            bytes: Vec::with_capacity(bytes.sum()),
+            records: Vec::with_capacity(records.len()),
+        }
+    }
+
     /// Adds a record; false if it is one that is not spooled.
     pub fn push(&mut self, record: &Record) -> bool {
         let Some(bytes) = format::record_bytes(record)
@@ -114,7 +123,7 @@ pub struct Store {
     active: Option<Active>,
     acks: BTreeMap<u64, Vec<u8>>,
     reader: Option<Reader>,
-    /// Segments that were written to since they were last brought to the disk.
+    /// Segments that were written to since they were last brought to the disk, and hold what no broker has confirmed.
     unsynced: BTreeMap<u64, Arc<File>>,
     /// A segment was made: its name is not on the disk yet.
     named: bool,
@@ -280,8 +289,13 @@ impl Store {
         self.sweep();
     }
 
-    /// What is to be brought to the disk: segments that were written to since the last call, sealed ones too, and after a new
-    /// one the directory.
+    /// Whether something is to be brought to the disk.
+    pub fn is_unsynced(&self) -> bool {
+        !self.unsynced.is_empty()
+    }
+
+    /// What is to be brought to the disk: segments with unconfirmed records that were written to since the last call, sealed ones too,
+    /// and after a new one the directory.
     pub fn take_unsynced(&mut self) -> Vec<Arc<File>> {
         let mut files: Vec<_> = std::mem::take(&mut self.unsynced).into_values().collect();
         if std::mem::take(&mut self.named) {
@@ -304,6 +318,14 @@ impl Store {
         if new {
             let acks = self.acks.entry(id.segment).or_default();
             acks.extend_from_slice(&format::ack(id));
+            // What brokers have needs no disk to survive a power loss.
+            if self
+                .segments
+                .get(id.segment)
+                .is_some_and(|s| s.unconfirmed() == 0)
+            {
+                self.unsynced.remove(&id.segment);
+            }
         }
         new
     }

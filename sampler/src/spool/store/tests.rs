@@ -267,6 +267,20 @@ fn everything_that_was_written_is_to_be_synced_once() {
 }
 
 #[test]
+fn what_brokers_have_confirmed_is_not_synced() {
+    let place = tempfile::tempdir().expect("a directory");
+    let (mut store, _) = Store::open(settings(place.path(), MIB), None).expect("opened");
+    let records = [record("sport", 0, 10), record("sport", 1, 10)];
+    let (first, _) = append(&mut store, &records);
+    store.confirm(first);
+    assert!(store.is_unsynced(), "one is not confirmed");
+    store.confirm(SpoolId { index: 1, ..first });
+    assert!(!store.is_unsynced());
+    append(&mut store, &[record("sport", 2, 10)]);
+    assert_eq!(store.take_unsynced().len(), 2, "it, and the directory");
+}
+
+#[test]
 fn a_failed_write_leaves_nothing_of_its_batch() {
     use crate::spool::Faults;
     use std::sync::atomic::{AtomicBool, Ordering};
