@@ -1,6 +1,7 @@
 //! The spool: how fast it takes, how fast a full one is looked through at start, and what it adds to the processor time of the daemon
 //! at 200 streams and a window a second, in turn with the same pipeline without a spool. Needs no BPF: the cells are written here.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
@@ -209,12 +210,17 @@ fn forget_pages(folder: &Path) -> Result<()> {
 fn share(runtime: &Runtime, node: &mut Node, brokers: &[String]) -> Result<()> {
     let mut random = StdRng::seed_from_u64(1);
     let mut costs = [Samples::default(), Samples::default()];
+    let mut threads = BTreeMap::new();
     let mut order = [false, true];
     for _ in 0..ROUNDS {
         order.shuffle(&mut random);
         for spooled in order {
-            let cost = runtime.block_on(turn(node, brokers, spooled))?;
+            let (cost, by_thread) = runtime.block_on(turn(node, brokers, spooled))?;
             costs[usize::from(spooled)].push(cost.as_secs_f64() * 1e3 / TURN as f64);
+            for (name, cost) in by_thread {
+                let both: &mut [Samples; 2] = threads.entry(name).or_default();
+                both[usize::from(spooled)].push(cost.as_secs_f64() * 1e3 / TURN as f64);
+            }
         }
     }
     println!(
@@ -229,6 +235,7 @@ fn share(runtime: &Runtime, node: &mut Node, brokers: &[String]) -> Result<()> {
             cost.quantile(0.75)
         );
     }
+    print_threads(&threads);
     let [off, on] = &costs;
     let shares: Samples = std::iter::zip(on.values(), off.values())
         .map(|(on, off)| (on - off) / on * 100.0)
@@ -242,8 +249,40 @@ fn share(runtime: &Runtime, node: &mut Node, brokers: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Processor time of a turn, without what it took to write the cells.
-async fn turn(node: &mut Node, brokers: &[String], spooled: bool) -> Result<Duration> {
+/// Where it goes.
+fn print_threads(threads: &BTreeMap<String, [Samples; 2]>) {
+    println!("{:<16} {:>14} {:>19}", "by thread", "without", "with");
+    for (name, [off, on]) in threads {
+        let shown = |samples: &Samples| match samples.values() {
+            [] => "-".to_owned(),
+            _ => format!("{:.2}", samples.median()),
+        };
+        println!("{name:<16} {:>14} {:>19}", shown(off), shown(on));
+    }
+}
+
+/// Processor time of this process's threads by name.
+fn threads() -> Result<BTreeMap<String, Duration>> {
+    let mut times = BTreeMap::<_, Duration>::new();
+    for task in fs::read_dir("/proc/self/task")? {
+        let path = task?.path();
+        // One that has just ended is left out.
+        let name = fs::read_to_string(path.join("comm"));
+        let times_ns = fs::read_to_string(path.join("schedstat"));
+        if let (Ok(name), Ok(times_ns)) = (name, times_ns) {
+            let ran_ns = times_ns.split(' ').next().unwrap_or_default().parse()?;
+            *times.entry(name.trim_end().to_owned()).or_default() += Duration::from_nanos(ran_ns);
+        }
+    }
+    Ok(times)
+}
+
+/// Processor time of a turn, without what it took to write the cells, and that of each thread.
+async fn turn(
+    node: &mut Node,
+    brokers: &[String],
+    spooled: bool,
+) -> Result<(Duration, BTreeMap<String, Duration>)> {
     let folder = folder()?;
     let ledger = Arc::new(Ledger::default());
     let (capacity, spool) = match spooled {
@@ -263,11 +302,13 @@ async fn turn(node: &mut Node, brokers: &[String], spooled: bool) -> Result<Dura
     let mut seconds = tokio::time::interval(Duration::from_millis(WINDOW_MS));
     let mut playing = Duration::ZERO;
     let mut begin = Duration::ZERO;
+    let mut before_threads = BTreeMap::new();
     // The first two seconds connect and warm up.
     for second in 0..TURN + 2 {
         seconds.tick().await;
         if second == 2 {
             (begin, playing) = (cpu()?, Duration::ZERO);
+            before_threads = threads()?;
         }
         let before = clock(ClockId::CLOCK_THREAD_CPUTIME_ID)?;
         node.play();
@@ -278,13 +319,19 @@ async fn turn(node: &mut Node, brokers: &[String], spooled: bool) -> Result<Dura
     }
     seconds.tick().await;
     let took = cpu()? - begin;
+    let mut by_thread = threads()?;
+    for (name, ran) in &mut by_thread {
+        let before = before_threads.get(name).copied();
+        *ran = ran.saturating_sub(before.unwrap_or_default());
+    }
     drop(outlet);
     let left = sink.await?;
     ensure!(left == Default::default(), "events are left: {left:?}");
     if let Some(spool) = spool {
         spool.stop().await;
     }
-    took.checked_sub(playing).context("a clock that goes back")
+    let took = took.checked_sub(playing);
+    Ok((took.context("a clock that goes back")?, by_thread))
 }
 
 fn settings(brokers: &[String]) -> KafkaSettings {
