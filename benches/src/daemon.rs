@@ -23,7 +23,7 @@ use lab::{
 use sampler::kernel::memory::{KernelMemory, Size};
 
 use crate::daemons::Daemon;
-use crate::process::MIB;
+use crate::process::{MIB, Process};
 use crate::setup;
 
 const STREAMS: u16 = 200;
@@ -73,9 +73,10 @@ pub fn run() -> Result<()> {
         MEASURED.as_secs()
     );
     println!(
-        "{:<28} {:>11} {:>9} {:>12} {:>14} {:>10} {:>17}",
+        "{:<28} {:>11} {:>9} {:>9} {:>12} {:>14} {:>10} {:>17}",
         "",
         "% of a core",
+        "spool %",
         "RSS MiB",
         "mapped maps",
         "RSS less maps",
@@ -127,15 +128,23 @@ fn measure(sink: &str, network: &Network, brokers: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// Of the threads that write and sync.
+fn spool_cpu(process: Process) -> Result<Duration> {
+    let threads = process.threads()?.into_iter();
+    let of_the_spool = threads.filter(|(name, _)| name.starts_with("spool"));
+    Ok(of_the_spool.map(|(_, ran)| ran).sum())
+}
+
 fn print_use(name: &str, daemon: &Daemon) -> Result<()> {
     let process = daemon.process();
-    let (begin, before) = (Instant::now(), process.cpu()?);
+    let (begin, before, spool_before) = (Instant::now(), process.cpu()?, spool_cpu(process)?);
     std::thread::sleep(MEASURED);
-    let cpu = process.cpu()? - before;
+    let (cpu, spool) = (process.cpu()? - before, spool_cpu(process)? - spool_before);
     let (rss, mapped) = (process.status_mib("VmRSS")?, process.mapped_mib()?);
     println!(
-        "{name:<28} {:>11.2} {rss:>9.1} {mapped:>12.1} {:>14.1} {:>10.1} {:>17.1}",
+        "{name:<28} {:>11.2} {:>9.1} {rss:>9.1} {mapped:>12.1} {:>14.1} {:>10.1} {:>17.1}",
         cpu.as_secs_f64() / begin.elapsed().as_secs_f64() * 100.0,
+        spool.as_secs_f64() / cpu.as_secs_f64() * 100.0,
         rss - mapped,
         process.status_mib("RssAnon")?,
         process.maps_mib()?

@@ -34,6 +34,24 @@ impl Process {
         Ok(Duration::from_secs_f64(ticks as f64 / per_s as f64))
     }
 
+    /// Processor time of its threads, by name.
+    pub fn threads(&self) -> Result<BTreeMap<String, Duration>> {
+        let mut times = BTreeMap::<_, Duration>::new();
+        let folder = format!("/proc/{}/task", self.0);
+        for task in fs::read_dir(&folder).context(folder)? {
+            let path = task?.path();
+            // One that has just ended is left out.
+            let name = fs::read_to_string(path.join("comm"));
+            let times_ns = fs::read_to_string(path.join("schedstat"));
+            if let (Ok(name), Ok(times_ns)) = (name, times_ns) {
+                let ran_ns = times_ns.split(' ').next().unwrap_or_default().parse()?;
+                *times.entry(name.trim_end().to_owned()).or_default() +=
+                    Duration::from_nanos(ran_ns);
+            }
+        }
+        Ok(times)
+    }
+
     /// The number of a field of `status`.
     pub fn status(&self, field: &str) -> Result<f64> {
         let status = self.proc("status")?;

@@ -21,6 +21,7 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::playing::{Playing, WINDOW_MS};
+use crate::process::Process;
 use crate::site::broker;
 use crate::statistics::Samples;
 
@@ -261,22 +262,6 @@ fn print_threads(threads: &BTreeMap<String, [Samples; 2]>) {
     }
 }
 
-/// Processor time of this process's threads by name.
-fn threads() -> Result<BTreeMap<String, Duration>> {
-    let mut times = BTreeMap::<_, Duration>::new();
-    for task in fs::read_dir("/proc/self/task")? {
-        let path = task?.path();
-        // One that has just ended is left out.
-        let name = fs::read_to_string(path.join("comm"));
-        let times_ns = fs::read_to_string(path.join("schedstat"));
-        if let (Ok(name), Ok(times_ns)) = (name, times_ns) {
-            let ran_ns = times_ns.split(' ').next().unwrap_or_default().parse()?;
-            *times.entry(name.trim_end().to_owned()).or_default() += Duration::from_nanos(ran_ns);
-        }
-    }
-    Ok(times)
-}
-
 /// Processor time of a turn, without what it took to write the cells, and that of each thread.
 async fn turn(
     node: &mut Node,
@@ -302,13 +287,14 @@ async fn turn(
     let mut seconds = tokio::time::interval(Duration::from_millis(WINDOW_MS));
     let mut playing = Duration::ZERO;
     let mut begin = Duration::ZERO;
+    let here = Process::new(std::process::id());
     let mut before_threads = BTreeMap::new();
     // The first two seconds connect and warm up.
     for second in 0..TURN + 2 {
         seconds.tick().await;
         if second == 2 {
             (begin, playing) = (cpu()?, Duration::ZERO);
-            before_threads = threads()?;
+            before_threads = here.threads()?;
         }
         let before = clock(ClockId::CLOCK_THREAD_CPUTIME_ID)?;
         node.play();
@@ -319,7 +305,7 @@ async fn turn(
     }
     seconds.tick().await;
     let took = cpu()? - begin;
-    let mut by_thread = threads()?;
+    let mut by_thread = here.threads()?;
     for (name, ran) in &mut by_thread {
         let before = before_threads.get(name).copied();
         *ran = ran.saturating_sub(before.unwrap_or_default());

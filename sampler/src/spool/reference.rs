@@ -46,9 +46,10 @@ pub struct Reference {
 }
 
 impl Reference {
-    fn encode(&self, count: u64) -> Vec<u8> {
+    /// What stands before the stage's state.
+    fn head(&self, count: u64) -> Vec<u8> {
         let length = FIXED_BYTES + self.state.len();
-        let mut bytes = Vec::with_capacity(HEAD_BYTES + length);
+        let mut bytes = Vec::with_capacity(HEAD_BYTES + FIXED_BYTES);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&VERSION.to_le_bytes());
         bytes.extend_from_slice(&(length as u32).to_le_bytes());
@@ -65,8 +66,7 @@ impl Reference {
         ] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
-        bytes.extend_from_slice(&self.state);
-        let sum = checksum(&bytes);
+        let sum = crc32c::crc32c_append(checksum(&bytes), &self.state);
         bytes[16..20].copy_from_slice(&sum.to_le_bytes());
         bytes
     }
@@ -169,7 +169,9 @@ impl ReferenceFiles {
             *file = Some(opened);
         }
         if let Some(file) = file {
-            file.write_all_at(&reference.encode(self.count + 1), 0)?;
+            let head = reference.head(self.count + 1);
+            file.write_all_at(&head, 0)?;
+            file.write_all_at(&reference.state, head.len() as u64)?;
         }
         self.count += 1;
         self.next ^= 1;
@@ -260,7 +262,8 @@ mod tests {
 
     #[test]
     fn no_prefix_and_no_other_version_passes() {
-        let mut bytes = reference(1, b"state").encode(1);
+        let one = reference(1, b"state");
+        let mut bytes = [one.head(1), one.state].concat();
         assert!((0..bytes.len()).all(|end| Reference::decode(&bytes[..end]).is_none()));
         bytes[8] = 2;
         assert_eq!(Reference::decode(&bytes), None);

@@ -122,6 +122,8 @@ pub struct Store {
     segments: Segments,
     active: Option<Active>,
     acks: BTreeMap<u64, Vec<u8>>,
+    /// Of the segment whose acks were written last.
+    ack_file: Option<(u64, File)>,
     reader: Option<Reader>,
     /// Segments that were written to since they were last brought to the disk, and hold what no broker has confirmed.
     unsynced: BTreeMap<u64, Arc<File>>,
@@ -150,6 +152,7 @@ impl Store {
             segments: Segments::default(),
             active: None,
             acks: BTreeMap::new(),
+            ack_file: None,
             reader: None,
             unsynced: BTreeMap::new(),
             named: false,
@@ -237,6 +240,7 @@ impl Store {
 
     fn discard(&mut self, number: u64) {
         self.acks.remove(&number);
+        self.ack_file.take_if(|(of, _)| *of == number);
         self.unsynced.remove(&number);
         if self
             .reader
@@ -344,11 +348,19 @@ impl Store {
         let mut result = Ok(());
         for (number, acks) in std::mem::take(&mut self.acks) {
             debug_assert_eq!(acks.len() % ACK_BYTES, 0);
-            let written = Directory::append(&self.directory.acks(number))
-                .and_then(|mut file| file.write_all(&acks));
-            result = result.and(written);
+            result = result.and(self.write_acks(number, &acks));
         }
         result
+    }
+
+    fn write_acks(&mut self, number: u64, acks: &[u8]) -> io::Result<()> {
+        let mut file = match self.ack_file.take() {
+            Some((of, file)) if of == number => file,
+            _ => Directory::append(&self.directory.acks(number))?,
+        };
+        file.write_all(acks)?;
+        self.ack_file = Some((number, file));
+        Ok(())
     }
 
     fn sweep(&mut self) {
