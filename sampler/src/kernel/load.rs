@@ -6,7 +6,7 @@
 use std::fs;
 
 use aya::{Btf as AyaBtf, Ebpf, EbpfLoader, include_bytes_aligned};
-use caps::{CapSet, Capability};
+use caps::{CapSet, Capability, CapsHashSet};
 use ebpf_abi::offsets::{RTT_FROM_CALLBACK, RTT_FROM_RACK};
 
 use super::{
@@ -28,7 +28,11 @@ pub const CAPABILITIES: [Capability; 3] = [
 ];
 
 /// Which kernels it is tried on (`cargo xtask vm-test`).
-pub const TESTED: &str = "6.1 and later are tested";
+pub const TESTED: &str = "5.10 and 6.1 and later are tested";
+
+/// What the mode `no_fold` is without, for a person.
+pub const NO_FOLD: &str = "open flows are folded by their own callbacks alone, and once more after the detach at a stop; connections older \
+     than the start are counted in this network namespace and not followed";
 
 /// What aya puts before the verifier's log.
 const VERIFIER: &str = ". Verifier output: ";
@@ -163,12 +167,13 @@ pub fn rtt_source(release: &str) -> u32 {
     }
 }
 
-/// What a kernel of this release allows, as heartbeats say it: `full`, or `no_pickup` where connections that were open before the attach
-/// are not followed.
-pub fn mode(release: &str) -> &'static str {
-    match version(release) >= PICK_UP_SINCE {
-        true => "full",
-        false => "no_pickup",
+/// What a kernel of this release allows, as heartbeats say it: `full`; `no_pickup` where connections that were open before the attach
+/// are not followed; `no_fold` where, `lesser`, open flows are not folded beside their callbacks either.
+pub fn mode(release: &str, lesser: bool) -> &'static str {
+    match (lesser, version(release) >= PICK_UP_SINCE) {
+        (true, _) => "no_fold",
+        (false, true) => "full",
+        (false, false) => "no_pickup",
     }
 }
 
@@ -180,15 +185,22 @@ pub fn missing_capabilities() -> Vec<Capability> {
         .collect()
 }
 
-/// Gives up every capability, for good.
+/// Gives up every capability, for good; but CAP_BPF where it cannot be read without it, as `can_read` finds out: before Linux 5.19
+/// (commit c8644cd0efe7) `kernel.unprivileged_bpf_disabled` closes all of bpf(2), iterators too. Whether that one is kept.
 ///
 /// # Errors
 /// What capset(2) answers.
-pub fn drop_capabilities() -> Result<(), caps::errors::CapsError> {
+pub fn drop_capabilities(can_read: impl FnOnce() -> bool) -> Result<bool, caps::errors::CapsError> {
     caps::clear(None, CapSet::Ambient)?;
+    caps::clear(None, CapSet::Inheritable)?;
     caps::clear(None, CapSet::Effective)?;
-    caps::clear(None, CapSet::Permitted)?;
-    caps::clear(None, CapSet::Inheritable)
+    let kept: CapsHashSet = match can_read() {
+        true => CapsHashSet::new(),
+        false => [Capability::CAP_BPF].into(),
+    };
+    caps::set(None, CapSet::Permitted, &kept)?;
+    caps::set(None, CapSet::Effective, &kept)?;
+    Ok(!kept.is_empty())
 }
 
 /// Puts the object into the kernel: maps made, nothing attached yet.
@@ -247,7 +259,8 @@ mod tests {
         assert_eq!(rtt_source("6.1.0-28"), RTT_FROM_RACK);
         assert_eq!(rtt_source("6.10.3"), RTT_FROM_CALLBACK);
         assert_eq!(rtt_source("7.3.0"), RTT_FROM_CALLBACK);
-        assert_eq!(mode("6.1.0-28"), "no_pickup");
-        assert_eq!(mode("6.12.3"), "full");
+        assert_eq!(mode("5.10.0-46", true), "no_fold");
+        assert_eq!(mode("6.1.0-28", false), "no_pickup");
+        assert_eq!(mode("6.12.3", false), "full");
     }
 }
