@@ -141,6 +141,8 @@ fn stop(bench: &mut Bench) -> Result<String> {
     attached.gone()?;
     let busy_ms = open.end(bench)?;
     let sampler = &bench.sampler;
+    let lost_reads = sampler.windows("").iter().map(|w| w.lost_reads).max();
+    ensure!(lost_reads == Some(0), "{lost_reads:?} reads failed");
     let ours = sampler.sum("", |w| w.retrans_segs);
     // Open flows may retransmit while it stops.
     ensure!(

@@ -1,4 +1,4 @@
-//! Flows that are open at the stop are folded once more: what no callback has folded is counted too.
+//! Flows that are open when the sampler stops or is taken off are folded once more: what no callback has folded is counted too.
 
 use std::net::SocketAddr;
 use std::thread;
@@ -28,14 +28,26 @@ pub struct Last {
 }
 
 impl Last {
-    /// In the dark no RTT sample comes, so nobody folds the busy time but the fold at the stop.
+    /// In the dark no RTT sample comes, so nobody folds the busy time but the last fold.
     pub fn start(bench: &Bench) -> Result<Self> {
         let Bench {
             network, sampler, ..
         } = bench;
         let path = Path::delayed(Duration::from_millis(2));
         netem::set(network, path)?;
-        let (server, client) = endless(bench)?;
+        let address = SocketAddr::new(network.server_v4(), STREAM.1);
+        let mut listen = Listen::new(address);
+        listen.pacing_bytes_per_s = Some(100_000);
+        let server = Server::start(network.server(), &[listen])?;
+        let plan = Plan::new("endless", FLOWS as usize, vec![address]).asking(
+            1,
+            20_000_000,
+            Duration::ZERO,
+        );
+        let client = Client::start(network.client(), &[plan])?;
+        sampler.wait_for("flows run", || {
+            sampler.sum(STREAM.0, |w| w.flows_sampled) == FLOWS
+        })?;
         sampler.wait_windows(1)?;
         netem::set(network, path.dark())?;
         thread::sleep(DARK);
@@ -46,7 +58,7 @@ impl Last {
         })
     }
 
-    /// After the stop: what the last window added, ms a flow.
+    /// After the last fold: what it added, ms a flow.
     pub fn end(self, bench: &Bench) -> Result<u64> {
         let busy_us = bench.sampler.sum(STREAM.0, |w| w.busy_us) - self.busy_us;
         let each = Duration::from_micros(busy_us / FLOWS);
@@ -59,22 +71,4 @@ impl Last {
         self.server.stop()?;
         Ok(each.as_millis() as u64)
     }
-}
-
-/// [`FLOWS`] flows that do not end, followed.
-pub fn endless(bench: &Bench) -> Result<(Server, Client)> {
-    let Bench {
-        network, sampler, ..
-    } = bench;
-    let address = SocketAddr::new(network.server_v4(), STREAM.1);
-    let mut listen = Listen::new(address);
-    listen.pacing_bytes_per_s = Some(100_000);
-    let server = Server::start(network.server(), &[listen])?;
-    let plan =
-        Plan::new("endless", FLOWS as usize, vec![address]).asking(1, 20_000_000, Duration::ZERO);
-    let client = Client::start(network.client(), &[plan])?;
-    sampler.wait_for("flows run", || {
-        sampler.sum(STREAM.0, |w| w.flows_sampled) == FLOWS
-    })?;
-    Ok((server, client))
 }

@@ -1,27 +1,23 @@
-//! The disable file takes the kernel side off under traffic: open flows are closed out, and nothing is left.
+//! The disable file takes the kernel side off while flows are open: each is folded once more and closed out, and nothing is left.
 
 use std::fs;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::checks::{self, Bench};
-use crate::last;
-use crate::netem::{self, Path};
+use crate::last::{self, Last};
 use crate::sampler::{DISABLE_FILE, Sampler};
 
 /// Another life of the sampler, after a stop.
 pub fn run(bench: &mut Bench) -> Result<String> {
-    netem::set(&bench.network, Path::delayed(Duration::from_millis(2)))?;
     let tables = checks::tables(&bench.network, &[last::STREAM]);
     bench.sampler = Sampler::start(bench.network.server(), &tables)?;
-    let (server, client) = last::endless(bench)?;
-    let sampler = &mut bench.sampler;
-    sampler.wait_windows(1)?;
+    let open = Last::start(bench)?;
+    let sampler = &bench.sampler;
     let attached = checks::attached(sampler)?;
     fs::write(DISABLE_FILE, "")?;
-    let mode = |sampler: &Sampler| sampler.heartbeat().map(|beat| beat.kernel_mode);
-    sampler.wait_for("it is off", || mode(sampler).as_deref() == Some("disabled"))?;
+    let mode = || sampler.heartbeat().map(|beat| beat.kernel_mode);
+    sampler.wait_for("it is off", || mode().as_deref() == Some("disabled"))?;
     attached.gone()?;
     let beat = sampler.heartbeat().context("no heartbeat")?;
     ensure!(
@@ -29,13 +25,10 @@ pub fn run(bench: &mut Bench) -> Result<String> {
         "not each of {} flows is closed out: {beat:?}",
         last::FLOWS
     );
-    let read = sampler.sum(last::STREAM.0, |w| w.bytes_acked);
-    ensure!(read > 0, "nothing was counted before");
-    sampler.stop()?;
-    client.stop()?;
-    server.stop()?;
+    let busy_ms = open.end(bench)?;
+    bench.sampler.stop()?;
     Ok(format!(
-        "{} flows closed out, nothing left of {}",
+        "{} flows closed out, each with {busy_ms} ms folded last; nothing left of {}",
         last::FLOWS,
         attached.counts()
     ))
