@@ -7,6 +7,7 @@ use std::io::Read;
 
 use super::machine::Machine;
 use super::report::{Check, Essential};
+use crate::kernel::load::NO_MEMLOCK;
 
 /// Nothing older was tried. This one works, in the mode `no_fold` (measured).
 const OLDEST: (u32, u32) = (5, 10);
@@ -16,8 +17,6 @@ const FOLDS: (u32, u32) = (5, 11);
 const TESTED: (u32, u32) = (6, 1);
 /// From here on everything was measured to work.
 const WHOLE: (u32, u32) = (6, 12);
-/// From here on BPF memory is charged to the cgroup, not against the memlock limit.
-const NO_MEMLOCK: (u32, u32) = (5, 11);
 /// Kernel memory that 200 streams may take, bytes.
 const MEMORY_BYTES: u64 = 64 << 20;
 /// First bytes of a BTF blob, little endian.

@@ -65,6 +65,7 @@ fn trial_failed(error: &KernelError) -> Check {
             Essential::Privilege,
             "run as root, or with these capabilities",
         ),
+        KernelError::Memlock(_) => (Essential::Privilege, "raise the limit"),
         _ => (Essential::Kernel, "use a kernel that allows it"),
     };
     Check::no("kernel side", error.to_string(), todo, Some(essential))

@@ -8,6 +8,7 @@ use std::fs;
 use aya::{Btf as AyaBtf, Ebpf, EbpfLoader, include_bytes_aligned};
 use caps::{CapSet, Capability, CapsHashSet};
 use ebpf_abi::offsets::{RTT_FROM_CALLBACK, RTT_FROM_RACK};
+use nix::sys::resource::{Resource, getrlimit};
 
 use super::{
     btf::{Btf, BtfError},
@@ -28,7 +29,7 @@ pub const CAPABILITIES: [Capability; 3] = [
 ];
 
 /// Which kernels it is tried on (`cargo xtask vm-test`).
-pub const TESTED: &str = "5.10 and 6.1 and later are tested";
+pub const TESTED: &str = "tested are 5.10 and all from 6.1 on";
 
 /// What the mode `no_fold` is without, for a person.
 pub const NO_FOLD: &str = "open flows are folded by their own callbacks alone, and once more after the detach at a stop; connections older \
@@ -44,6 +45,9 @@ const RTT_ARGUMENTS_SINCE: (u32, u32) = (6, 10);
 
 /// First kernel that is known to let an iterator ask for callbacks of a socket; 6.1 answers EINVAL (both measured).
 const PICK_UP_SINCE: (u32, u32) = (6, 12);
+
+/// From here on BPF memory is charged to the cgroup, not against the memlock limit.
+pub const NO_MEMLOCK: (u32, u32) = (5, 11);
 
 /// Why the kernel side does not run.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +78,11 @@ pub enum KernelError {
         /// What it said in full; empty if that was all.
         log: String,
     },
+    /// The maps or programs are more than may be locked in memory.
+    #[error(
+        "locked memory is limited to {0} bytes, and kernels before 5.11 hold maps and programs against that: LimitMEMLOCK=512M in the unit, or ulimit -l unlimited"
+    )]
+    Memlock(u64),
     /// A link that was kept is attached to another cgroup, or to none.
     #[error("its program is not attached at the root of the cgroups")]
     Elsewhere,
@@ -96,22 +105,27 @@ impl KernelError {
     /// The exit status that says it.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Privilege(_) => service::exit::NO_PRIVILEGE,
+            Self::Privilege(_) | Self::Memlock(_) => service::exit::NO_PRIVILEGE,
             Self::Object(_) | Self::Shape { .. } | Self::Elsewhere => service::exit::BUG,
             _ => service::exit::UNSUPPORTED,
         }
     }
 
     /// From aya's errors, whose words hold the verifier's whole log: a sentence is made of what it concludes.
-    pub(super) fn refused(part: &'static str, error: impl std::error::Error) -> Self {
+    pub(super) fn refused(part: &'static str, error: impl std::error::Error + 'static) -> Self {
         let mut reason = error.to_string();
         let mut source = error.source();
+        let mut denied = is_denied(&error);
         while let Some(inner) = source {
+            denied |= is_denied(inner);
             let text = inner.to_string();
             if !reason.contains(&text) {
                 reason = format!("{reason}: {text}");
             }
             source = inner.source();
+        }
+        if let Some(bytes) = locked_bytes().filter(|_| denied) {
+            return Self::Memlock(bytes);
         }
         let (answer, verdict) = shortened(&reason);
         let short = match verdict {
@@ -141,6 +155,18 @@ fn shortened(words: &str) -> (&str, Option<&str>) {
         !line.is_empty() && !about_itself
     });
     (answer.lines().next().unwrap_or_default(), verdict)
+}
+
+fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
+    let error = error.downcast_ref::<std::io::Error>();
+    error.is_some_and(|error| error.raw_os_error() == Some(libc::EPERM))
+}
+
+/// The limit of locked memory, where there is one and the kernel holds maps and programs against it.
+fn locked_bytes() -> Option<u64> {
+    let (soft, _) = getrlimit(Resource::RLIMIT_MEMLOCK).ok()?;
+    let counts = version(&kernel_release()) < NO_MEMLOCK;
+    (counts && soft != libc::RLIM_INFINITY).then_some(soft)
 }
 
 /// The kernel's release as uname(2) says it.

@@ -12,7 +12,7 @@ use crate::attached::Attached;
 use crate::last::{self, Last};
 use crate::open::{self, Open};
 use crate::sampler::{self, Sampler};
-use crate::{exact, off, refused, rtt, stall};
+use crate::{exact, off, refused, rtt, stall, unit};
 
 /// What all checks work with.
 pub struct Bench {
@@ -30,6 +30,7 @@ pub struct Bench {
 pub fn run(report: &mut Report, marks: Marks) -> Result<()> {
     report.check("refuse", refused::run)?;
     report.check("doctor", || doctor(marks.kernel_mode))?;
+    report.check("unit", || unit::run(marks.kernel_mode == "no_fold"))?;
     let mut bench = None;
     report.check("attach", || {
         let started = bench.insert(start()?);

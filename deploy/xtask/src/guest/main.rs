@@ -14,6 +14,7 @@ mod refused;
 mod rtt;
 mod sampler;
 mod stall;
+mod unit;
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
