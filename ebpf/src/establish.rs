@@ -18,7 +18,7 @@ use ebpf_abi::{
 use crate::{
     callback::{ALL_FLAGS, STATE_FLAG},
     cell::{Slot, add, field, report},
-    maps::{self, REPORT, STREAMS},
+    maps::{self, REPORT},
     pick,
     tcp::Tcp,
 };
@@ -145,18 +145,8 @@ fn count(ops: *mut bpf_sock_ops, local: Address, remote: Address) {
             read_volatile(&raw const (*ops).srtt_us),
         )
     };
-    let Some(control) = maps::control() else {
+    let Some((copy, key)) = pick::orders() else {
         return;
-    };
-    // SAFETY: a map value; volatile, because user space writes it.
-    let (copy, key) = unsafe {
-        (
-            read_volatile(&raw const (*control).rules),
-            [
-                read_volatile(&raw const (*control).key[0]),
-                read_volatile(&raw const (*control).key[1]),
-            ],
-        )
     };
     let Some(stream) = pick::stream(&tuple, copy, sk) else {
         return;
@@ -166,14 +156,9 @@ fn count(ops: *mut bpf_sock_ops, local: Address, remote: Address) {
     if srtt_us == 0 && await_handshake(ops) {
         return;
     }
-    let Some(entry) = STREAMS.get_ptr(stream) else {
+    let Some(entry) = pick::live_entry(stream) else {
         return;
     };
-    // SAFETY: a map value; volatile, because user space writes it.
-    let entry = unsafe { read_volatile(entry) };
-    if !entry.is_live() {
-        return;
-    }
     let Some(slot) = Slot::get(entry.slot().into()) else {
         return;
     };

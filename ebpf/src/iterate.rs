@@ -1,4 +1,4 @@
-//! Iterators: the walk over sampled flows, and the fold of those that are open.
+//! Iterators: the walk over sampled flows, and the folds of those that are open.
 
 use core::{ffi::c_void, mem::size_of, ptr::read_volatile};
 
@@ -141,39 +141,62 @@ fn report_clock(now_ns: u64) {
 fn fold_open(ctx: *mut TcpIter) -> i32 {
     // SAFETY: as in `walk`.
     let sk = unsafe { read_volatile(&raw const (*ctx).sk_common) };
-    if sk.is_null() {
-        return 0;
-    }
     let Some(tcp) = Tcp::from_sock(sk) else {
         return 0;
     };
     let Some(flow) = establish::storage(tcp.as_sock()) else {
         return 0;
     };
-    if flow.flags & PENDING_HANDSHAKE != 0 {
+    if let Some(true) = fold_now(flow, tcp) {
+        establish::forget(tcp.as_sock());
+    }
+    0
+}
+
+/// Folds a flow of any network namespace, once and last: for kernels before Linux 5.11, which give an iterator over sockets no storage.
+/// Nothing holds the socket's lock here, so no callback may run meanwhile or after it: the program must be detached, and those of its
+/// runs that had begun must be over. The kernel's own counters can move on; each is one word and read once.
+#[unsafe(link_section = "iter/bpf_sk_storage_map")]
+#[unsafe(no_mangle)]
+fn fold_detached(ctx: *mut StorageIter) -> i32 {
+    // SAFETY: as in `walk`.
+    let (sk, value) = unsafe {
+        (
+            read_volatile(&raw const (*ctx).sk),
+            read_volatile(&raw const (*ctx).value),
+        )
+    };
+    if sk.is_null() || value.is_null() {
         return 0;
     }
-    let Some(control) = maps::control() else {
+    let Some(tcp) = Tcp::from_sock(sk) else {
         return 0;
     };
+    // SAFETY: not null, and a value of our own map, which nobody else writes now.
+    fold_now(unsafe { &mut *value }, tcp);
+    0
+}
+
+/// Folds a flow where no callback has: whether it was closed out, because its slot counts no more. `None`: there is nothing to fold.
+#[inline(always)]
+fn fold_now(flow: &mut FlowState, tcp: Tcp) -> Option<bool> {
+    if flow.flags & PENDING_HANDSHAKE != 0 {
+        return None;
+    }
+    let control = maps::control()?;
     // SAFETY: a map value; volatile, because user space writes it.
     let window = unsafe { read_volatile(&raw const (*control).window) };
     let number = u32::from(flow.slot);
-    let Some(slot) = Slot::get(number) else {
-        return 0;
-    };
-    let Some(setting) = SLOTS.get_ptr(number) else {
-        return 0;
-    };
+    let slot = Slot::get(number)?;
+    let setting = SLOTS.get_ptr(number)?;
     // SAFETY: as above.
     if unsafe { read_volatile(&raw const (*setting).live) } != 0 {
         fold::all(flow, tcp, slot, window);
-        return 0;
+        return Some(false);
     }
     // Here nothing has refreshed `tcp_mstamp`.
     // SAFETY: takes no argument and cannot fail.
     let now_us = unsafe { bpf_ktime_get_ns() } / 1000;
     fold::close(flow, tcp, slot, window, now_us);
-    establish::forget(tcp.as_sock());
-    0
+    Some(true)
 }

@@ -1,4 +1,4 @@
-//! The program `probe`: one sock_ops program and four iterators.
+//! The program `probe`: one sock_ops program and iterators. A kernel gets those that it can run.
 //!
 //! | program | runs | does |
 //! |---|---|---|
@@ -7,6 +7,8 @@
 //! | `fold_open` | when user space reads its iterator | folds every open flow now |
 //! | `pick_up` | when user space reads its iterator, once | takes in connections that were open before the attach |
 //! | `unreached` | after it | counts those that could not be taken in |
+//! | `fold_detached` | before Linux 5.11, after the detach | folds every open flow, in place of `fold_open` |
+//! | `count_open` | before Linux 5.11, before the attach | counts connections that are open already, in place of `pick_up` and `unreached` |
 #![no_std]
 #![no_main]
 

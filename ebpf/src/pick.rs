@@ -1,17 +1,45 @@
 //! Which stream a new flow belongs to.
 
+use core::ptr::read_volatile;
+
 use ebpf_abi::{
     address::FlowTuple,
+    hash::Key,
     rules::{
-        Candidate, EXACT_SLOTS, List, MAX_CANDIDATES, MAX_LISTS, MAX_PROBES, PORTS, Target,
-        exact_slot, matches,
+        Candidate, EXACT_SLOTS, List, MAX_CANDIDATES, MAX_LISTS, MAX_PROBES, PORTS, StreamEntry,
+        Target, exact_slot, matches,
     },
 };
 
 use crate::{
-    maps::{EXACT, LISTS, PORT_TARGETS},
+    maps::{self, EXACT, LISTS, PORT_TARGETS, STREAMS},
     tcp::Tcp,
 };
+
+/// The copy of the rules that is in use, and the sampling key.
+#[inline(always)]
+pub fn orders() -> Option<(u32, Key)> {
+    let control = maps::control()?;
+    // SAFETY: a map value; volatile, because user space writes it.
+    unsafe {
+        Some((
+            read_volatile(&raw const (*control).rules),
+            [
+                read_volatile(&raw const (*control).key[0]),
+                read_volatile(&raw const (*control).key[1]),
+            ],
+        ))
+    }
+}
+
+/// Where new flows of a stream go; `None`: nowhere.
+#[inline(always)]
+pub fn live_entry(stream: u32) -> Option<StreamEntry> {
+    let entry = STREAMS.get_ptr(stream)?;
+    // SAFETY: a map value; volatile, because user space writes it.
+    let entry = unsafe { read_volatile(entry) };
+    entry.is_live().then_some(entry)
+}
 
 /// Where our end of the flow leads: exact (address, port) first, then the port alone.
 #[inline(always)]

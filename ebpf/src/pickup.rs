@@ -17,7 +17,7 @@ use crate::{
     establish::{self, AF_INET6},
     fold,
     iterate::{Meta, TcpIter},
-    maps::{self, REPORT, STREAMS},
+    maps::{self, REPORT},
     pick,
     tcp::{Tcp, state},
 };
@@ -35,21 +35,26 @@ struct FileIter {
     file: *mut c_void,
 }
 
-/// A flow of the sample that nobody follows.
+/// A flow of the sample that is open.
 struct Open {
     slot: u16,
     hash: u64,
 }
 
 impl Open {
-    /// If the socket is a connection that can still send, a stream takes it, the hash chooses it, and it has no storage. Whether it is
-    /// inbound is not written in it: its local address and port must do.
+    /// One that nobody follows: it has no storage.
     #[inline(always)]
-    fn of(tcp: Tcp) -> Option<Self> {
-        let can_send = matches!(tcp.skc_state(), state::OPEN | state::CLOSE_WAIT);
-        if !can_send || establish::storage(tcp.as_sock()).is_some() {
+    fn unfollowed(tcp: Tcp) -> Option<Self> {
+        if !can_send(tcp) || establish::storage(tcp.as_sock()).is_some() {
             return None;
         }
+        Self::of(tcp)
+    }
+
+    /// If a stream takes the connection and the hash chooses it. Whether it is inbound is not written in its socket: its local address
+    /// and port must do.
+    #[inline(always)]
+    fn of(tcp: Tcp) -> Option<Self> {
         let (local, remote) = if u32::from(tcp.skc_family()) == AF_INET6 {
             (
                 Address::from_v6(tcp.skc_v6_rcv_saddr()),
@@ -67,28 +72,20 @@ impl Open {
             local_port: tcp.skc_num(),
             remote_port: u16::from_be(tcp.skc_dport()),
         };
-        let control = maps::control()?;
-        // SAFETY: a map value; volatile, because user space writes it.
-        let (copy, key) = unsafe {
-            (
-                read_volatile(&raw const (*control).rules),
-                [
-                    read_volatile(&raw const (*control).key[0]),
-                    read_volatile(&raw const (*control).key[1]),
-                ],
-            )
-        };
+        let (copy, key) = pick::orders()?;
         let stream = pick::stream(&tuple, copy, tcp.as_sock())?;
-        let entry = STREAMS.get_ptr(stream)?;
-        // SAFETY: as above.
-        let entry = unsafe { read_volatile(entry) };
+        let entry = pick::live_entry(stream)?;
         let hash = flow_hash(key, &tuple);
-        let chosen = entry.is_live() && selected(hash, entry.threshold());
-        chosen.then_some(Self {
+        selected(hash, entry.threshold()).then_some(Self {
             slot: entry.slot(),
             hash,
         })
     }
+}
+
+#[inline(always)]
+fn can_send(tcp: Tcp) -> bool {
+    matches!(tcp.skc_state(), state::OPEN | state::CLOSE_WAIT)
 }
 
 /// Takes in the flows of the opener's network namespace; the kernel holds each socket's lock meanwhile (Linux `bpf_iter_tcp_seq_show`).
@@ -100,7 +97,7 @@ fn pick_up(ctx: *mut TcpIter) -> i32 {
     let Some(tcp) = Tcp::from_sock(sk) else {
         return 0;
     };
-    if let Some(open) = Open::of(tcp) {
+    if let Some(open) = Open::unfollowed(tcp) {
         admit(tcp, &open);
     }
     0
@@ -117,16 +114,12 @@ fn admit(tcp: Tcp, open: &Open) {
         return;
     };
     // SAFETY: map values; volatile, because others write them.
-    let (flows_open, max_flows, dry_run) = unsafe {
+    let (flows_open, max_flows) = unsafe {
         (
             read_volatile(&raw const (*report).flows_open),
             read_volatile(&raw const (*control).max_sampled_flows),
-            read_volatile(&raw const (*control).dry_run),
         )
     };
-    if dry_run != 0 {
-        return;
-    }
     // What is refused at a bound makes the sample a biased one: counted as for a new flow.
     let has_room = flows_open < u64::from(max_flows);
     if !has_room {
@@ -179,7 +172,23 @@ fn unreached(ctx: *mut FileIter) -> i32 {
     let Some(tcp) = Tcp::from_sock(sk) else {
         return 0;
     };
-    if Open::of(tcp).is_some() {
+    if Open::unfollowed(tcp).is_some() {
+        report!(flows_unreached, 1);
+    }
+    0
+}
+
+/// Counts the flows of the sample that are open in the opener's network namespace. For kernels without [`bpf_sock_from_file`] and without
+/// storage in iterators (both came with Linux 5.11): since it cannot tell which are followed, it is for before the attach.
+#[unsafe(link_section = "iter/tcp")]
+#[unsafe(no_mangle)]
+fn count_open(ctx: *mut TcpIter) -> i32 {
+    // SAFETY: as in `pick_up`.
+    let sk = unsafe { read_volatile(&raw const (*ctx).sk_common) };
+    let Some(tcp) = Tcp::from_sock(sk) else {
+        return 0;
+    };
+    if can_send(tcp) && Open::of(tcp).is_some() {
         report!(flows_unreached, 1);
     }
     0

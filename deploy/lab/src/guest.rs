@@ -4,21 +4,13 @@
 use std::fmt;
 use std::time::Duration;
 
-/// What a kernel must do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expected {
-    /// Everything.
-    Whole(Marks),
-    /// Refuse, with exit status 69 and one sentence.
-    Refused,
-}
-
-/// How events mark what a kernel allows, in their own words.
+/// How events mark what a kernel must allow, in their own words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Marks {
     /// Where RTT samples come from: `callback` or `rack`.
     pub rtt_source: &'static str,
-    /// `full`, or `no_pickup` where connections that were open before are not followed.
+    /// `full`; `no_pickup` where connections that were open before are not followed; `no_fold` where open flows are not folded beside
+    /// their callbacks either.
     pub kernel_mode: &'static str,
 }
 
@@ -29,36 +21,34 @@ impl Marks {
         kernel_mode: "full",
     };
     /// No sample in the RTT callback, no pick-up (6.1).
-    pub const LESSER: Self = Self {
+    pub const NO_PICKUP: Self = Self {
         rtt_source: "rack",
         kernel_mode: "no_pickup",
+    };
+    /// Nor storage in iterators over sockets (5.10).
+    pub const NO_FOLD: Self = Self {
+        rtt_source: "rack",
+        kernel_mode: "no_fold",
     };
 }
 
 const KEY: &str = "flowvitals.expected=";
-const ALL: [Expected; 3] = [
-    Expected::Whole(Marks::FULL),
-    Expected::Whole(Marks::LESSER),
-    Expected::Refused,
-];
+const ALL: [Marks; 3] = [Marks::FULL, Marks::NO_PICKUP, Marks::NO_FOLD];
 
-impl Expected {
+impl Marks {
     fn word(self) -> String {
-        match self {
-            Self::Whole(marks) => format!("{},{}", marks.rtt_source, marks.kernel_mode),
-            Self::Refused => "refused".to_owned(),
-        }
+        format!("{},{}", self.rtt_source, self.kernel_mode)
     }
 
     /// From a kernel's command line.
     pub fn from_command_line(line: &str) -> Option<Self> {
         let word = line.split_whitespace().find_map(|w| w.strip_prefix(KEY))?;
-        ALL.into_iter().find(|expected| expected.word() == word)
+        ALL.into_iter().find(|marks| marks.word() == word)
     }
 }
 
 /// As it stands on the command line.
-impl fmt::Display for Expected {
+impl fmt::Display for Marks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{KEY}{}", self.word())
     }
@@ -128,13 +118,13 @@ mod tests {
 
     #[test]
     fn what_is_expected_survives_a_command_line() {
-        for expected in ALL {
-            let line = format!("console=ttyS0 quiet {expected} panic=-1\n");
-            assert_eq!(Expected::from_command_line(&line), Some(expected));
+        for marks in ALL {
+            let line = format!("console=ttyS0 quiet {marks} panic=-1\n");
+            assert_eq!(Marks::from_command_line(&line), Some(marks));
         }
-        assert_eq!(Expected::from_command_line("quiet"), None);
+        assert_eq!(Marks::from_command_line("quiet"), None);
         let unknown = format!("{KEY}soon");
-        assert_eq!(Expected::from_command_line(&unknown), None);
+        assert_eq!(Marks::from_command_line(&unknown), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the kernel side keeps per admitted flow, in socket storage.
 //!
-//! Only sock_ops callbacks write it, under the socket lock; the walk reads it without.
+//! Only sock_ops callbacks and `fold_open` write it, under the socket lock, and `fold_detached` when there are no callbacks any more; the
+//! walk reads it without.
 
 /// [`FlowState::flags`]: a Fast Open child whose handshake is not complete yet.
 pub const PENDING_HANDSHAKE: u8 = 1;

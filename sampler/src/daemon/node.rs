@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -19,7 +20,10 @@ use crate::{
     config::Config,
     control::overrides::Overrides,
     doctor::clock_quality,
-    kernel::{cgroup, load},
+    kernel::{
+        cgroup,
+        load::{self, KernelError, NO_FOLD},
+    },
     metrics::ProgramCost,
     rules::{CompileError, RuleSet},
     sink::{Ledger, SinkState},
@@ -192,7 +196,7 @@ impl Node {
         }
         let gone = |name: &str| self.config.streams.iter().all(|s| s.name != name);
         if old.streams.iter().any(|s| gone(&s.name)) {
-            // Flows of streams that are gone are closed out now, not at their next callback.
+            // Flows of streams that are gone are closed out now, not at their next callback; in the lesser mode then.
             self.fold();
         }
         self.drop_rates_of_gone();
@@ -319,8 +323,26 @@ impl Node {
         u64::from(self.config.window.walk_interval_ms) * 100
     }
 
+    /// Attaches. `first`: the connections that are open already are taken in, or counted.
+    pub(super) fn attach(&mut self, first: bool) -> Result<(), KernelError> {
+        if let Some(lack) = self.side.lack() {
+            let mode = self.side.mode().unwrap_or_default();
+            tracing::warn!("kernel_mode {mode}: {lack}: {NO_FOLD}");
+        }
+        if first && let Err(error) = self.side.count_open() {
+            self.lost_reads += 1;
+            tracing::error!(%error, "connections that are open already could not be counted");
+        }
+        self.side.attach(&self.cgroup_root)?;
+        if first {
+            // After the attach, so that no connection comes between.
+            self.pick_up();
+        }
+        Ok(())
+    }
+
     /// Takes in the connections that were open before the attach.
-    pub(super) fn pick_up(&mut self) {
+    fn pick_up(&mut self) {
         let begin = time::monotonic();
         let before = self.side.report().flows_open;
         if let Err(error) = self.side.pick_up() {
@@ -346,7 +368,13 @@ impl Node {
 
     /// Folds every open flow now.
     pub(super) fn fold(&mut self) {
-        if let Err(error) = self.side.fold() {
+        let folded = self.side.fold();
+        self.folded(folded);
+    }
+
+    /// Counts a fold that failed.
+    pub(super) fn folded(&mut self, result: io::Result<()>) {
+        if let Err(error) = result {
             self.lost_reads += 1;
             tracing::error!(%error, "open flows could not be folded");
         }
@@ -359,9 +387,13 @@ impl Node {
             return;
         }
         if self.next_unhooked_us == 0 {
+            let folded = match self.side.is_lesser() {
+                true => "at the stop, if they live as long",
+                false => "every 5 s",
+            };
             tracing::warn!(
                 flows,
-                "another sock_ops program took our callbacks away: such flows are folded every 5 s, \
+                "another sock_ops program took our callbacks away: such flows are folded {folded}, \
                  their stalls, RTT and ends are not seen"
             );
         }
@@ -404,7 +436,8 @@ impl Node {
 
     /// Folds and closes the last window.
     pub(super) fn last_window(&mut self, ledger: &Ledger) -> Edge {
-        self.fold();
+        let folded = self.side.fold_at_stop();
+        self.folded(folded);
         self.next_walk_us = 0;
         let now = time::now();
         self.walk_if_due(now);
@@ -473,7 +506,7 @@ impl Node {
             udp_out_datagrams: c.udp_out_datagrams,
         });
         let mode = self.off.as_ref().map(Off::kernel_mode);
-        let mode = mode.unwrap_or_else(|| load::mode(&self.release));
+        let mode = mode.or_else(|| self.side.mode()).unwrap_or_default();
         let attachment = match &self.off {
             Some(off) => off.attachment(time::now().wall_ms),
             None => self.books.attachment.clone(),

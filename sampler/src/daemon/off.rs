@@ -175,7 +175,8 @@ impl Node {
             // Open flows are closed out while their callbacks still come, so none ends between the two unseen.
             let window_ms = self.config().window.length_ms;
             self.stage.give_up(window_ms, time::now(), &self.side);
-            self.fold();
+            let folded = self.side.fold_last();
+            self.folded(folded);
         }
         let off = Off {
             since_ms: self.off.as_ref().map_or(begin_ms, |off| off.since_ms),

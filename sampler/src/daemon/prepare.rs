@@ -395,18 +395,20 @@ pub fn prepare(mut config: Config, mode: Mode, dry_run: bool) -> Result<Prepared
         }
         node.set_spool(spool.clone());
     }
-    node.side.attach(&root)?;
-    if !was_kept && !dry_run && node.off.is_none() {
-        // After the attach, so that no connection comes between.
-        node.pick_up();
-    }
+    let first = !was_kept && !dry_run && node.off.is_none();
+    node.attach(first)?;
     if spool.is_some() && !was_kept {
         node.side.hand_over();
     }
     if let (Some(state), None) = (&node.state_directory, &node.off) {
         Off::remove(state);
     }
-    load::drop_capabilities().map_err(|e| Failure::new(exit::BUG, e))?;
+    let can_read = || node.side.walk(&mut Vec::new()).is_ok();
+    if load::drop_capabilities(can_read).map_err(|e| Failure::new(exit::BUG, e))? {
+        tracing::info!(
+            "CAP_BPF is kept: this kernel reads nothing without it while kernel.unprivileged_bpf_disabled is set"
+        );
+    }
     Ok(Prepared {
         node,
         ledger,

@@ -84,8 +84,42 @@ impl Side {
         self.probe.as_ref().map(Probe::report).unwrap_or_default()
     }
 
+    /// Counts the connections that are open before the attach, where that cannot be done after it.
+    pub(super) fn count_open(&self) -> io::Result<()> {
+        self.probe.as_ref().map_or(Ok(()), Probe::count_open)
+    }
+
+    /// What this kernel allows.
+    pub(super) fn mode(&self) -> Option<&'static str> {
+        self.probe.as_ref().map(Probe::mode)
+    }
+
+    /// Whether open flows are folded by their callbacks alone.
+    pub(super) fn is_lesser(&self) -> bool {
+        self.probe.as_ref().is_some_and(Probe::is_lesser)
+    }
+
+    /// Why it is less than it could be.
+    pub(super) fn lack(&self) -> Option<&KernelError> {
+        self.probe.as_ref().and_then(Probe::lack)
+    }
+
     pub(super) fn fold(&self) -> io::Result<()> {
         self.probe.as_ref().map_or(Ok(()), Probe::fold)
+    }
+
+    /// For the last time of this daemon. Where that takes a detach and the service manager keeps the kernel side, nothing is done: the
+    /// callbacks go on for the next daemon, and nothing is lost if there is one.
+    pub(super) fn fold_at_stop(&mut self) -> io::Result<()> {
+        match self.stored.is_empty() {
+            true => self.fold_last(),
+            false => self.fold(),
+        }
+    }
+
+    /// For the last time of this kernel side.
+    pub(super) fn fold_last(&mut self) -> io::Result<()> {
+        self.probe.as_mut().map_or(Ok(()), Probe::fold_last)
     }
 
     /// `false`: there is nothing to walk.

@@ -7,16 +7,16 @@ use std::io::Read;
 
 use super::machine::Machine;
 use super::report::{Check, Essential};
+use crate::kernel::load::NO_MEMLOCK;
 
-/// Below this it is not worth a try: 5.10 refuses `bpf_sk_storage_get` in an iterator over sockets (measured); what lies between was never
-/// tried.
-const OLDEST: (u32, u32) = (5, 15);
+/// Nothing older was tried. This one works, in the mode `no_fold` (measured).
+const OLDEST: (u32, u32) = (5, 10);
+/// From here on all programs should load: storage in iterators and `bpf_sock_from_file` came with it. Not tried below [`TESTED`].
+const FOLDS: (u32, u32) = (5, 11);
 /// From here on it is tried.
 const TESTED: (u32, u32) = (6, 1);
 /// From here on everything was measured to work.
 const WHOLE: (u32, u32) = (6, 12);
-/// From here on BPF memory is charged to the cgroup, not against the memlock limit.
-const NO_MEMLOCK: (u32, u32) = (5, 11);
 /// Kernel memory that 200 streams may take, bytes.
 const MEMORY_BYTES: u64 = 64 << 20;
 /// First bytes of a BTF blob, little endian.
@@ -36,11 +36,18 @@ pub fn release(machine: &Machine) -> Check {
         );
     };
     if version < OLDEST {
-        let todo = "run 6.1 or newer; 6.12 or newer has everything";
+        let todo = "run 5.10, 6.1 or newer; 6.12 or newer has everything";
         return Check::no(name, release, todo, Some(Essential::Kernel));
     }
+    if version < FOLDS {
+        let found = format!(
+            "{release}: open flows are folded by their callbacks alone, and those older than the start are not followed"
+        );
+        let todo = "6.12 or newer has everything; here kernel_mode is no_fold";
+        return Check::warn(name, found, todo);
+    }
     if version < TESTED {
-        let todo = "6.1 or newer is tested; 6.12 or newer has everything";
+        let todo = "5.10 and 6.1 or newer are tested; 6.12 or newer has everything";
         return Check::warn(name, release, todo);
     }
     if version < WHOLE {
@@ -268,6 +275,16 @@ mod tests {
             &[(file, b"4.19.0-27-amd64\n")],
             release,
             (Level::No, kernel, "4.19"),
+        );
+        check(
+            &[(file, b"5.10.0-46-cloud-amd64\n")],
+            release,
+            (Level::Warn, None, "folded by their callbacks alone"),
+        );
+        check(
+            &[(file, b"5.15.0-91-generic\n")],
+            release,
+            (Level::Warn, None, "5.15.0"),
         );
         check(
             &[(file, b"6.1.0-40-cloud-amd64\n")],

@@ -22,7 +22,10 @@ pub use spool::SpoolSubject;
 
 use crate::config::Config;
 use crate::daemon::kafka_settings;
-use crate::kernel::{load::KernelError, probe::Probe};
+use crate::kernel::{
+    load::{KernelError, NO_FOLD},
+    probe::Probe,
+};
 use crate::node_stats;
 use crate::sink::KafkaSettings;
 
@@ -62,6 +65,7 @@ fn trial_failed(error: &KernelError) -> Check {
             Essential::Privilege,
             "run as root, or with these capabilities",
         ),
+        KernelError::Memlock(_) => (Essential::Privilege, "raise the limit"),
         _ => (Essential::Kernel, "use a kernel that allows it"),
     };
     Check::no("kernel side", error.to_string(), todo, Some(essential))
@@ -72,7 +76,14 @@ pub fn trial(loaded: Result<&Probe, &KernelError>, config: Option<&Config>) -> V
     match (loaded, config) {
         (Err(error), _) => vec![trial_failed(error)],
         (Ok(probe), config) => {
-            let loads = Check::ok("kernel side", "loads: every program passes the verifier");
+            let loads = match probe.lack() {
+                None => Check::ok("kernel side", "loads: every program passes the verifier"),
+                Some(lack) => Check::warn(
+                    "kernel side",
+                    format!("loads, kernel_mode {}: {lack}", probe.mode()),
+                    format!("5.11 or newer can; here {NO_FOLD}"),
+                ),
+            };
             let open = config.map(|config| {
                 let rules = Subject::of(config).rules;
                 open::check(&Machine::this(), probe, config, &rules)

@@ -2,7 +2,7 @@
 //!
 //! Input: a kernel side that is loaded and not attached, the configuration, `/proc/self/net/tcp{,6}`. Output: one [`Check`].
 //! Limits: the kernel side counts connections by the whole rules, in all network namespaces, each as often as processes hold it; what is
-//! in this one is counted by local addresses only.
+//! in this one is counted by local addresses only. In the mode `no_fold` it counts this one alone.
 
 use ebpf_abi::rules::StreamEntry;
 
@@ -10,7 +10,7 @@ use super::machine::Machine;
 use super::report::Check;
 use super::sockets::{self, LocalRule};
 use crate::config::Config;
-use crate::kernel::{cgroup, load, probe::Probe};
+use crate::kernel::{cgroup, probe::Probe};
 use crate::rules::RuleSet;
 use crate::stage::{Kernel, streams::Order};
 
@@ -25,11 +25,10 @@ pub fn check(machine: &Machine, probe: &Probe, config: &Config, rules: &[LocalRu
             "compare flows_unreached in the heartbeat after the start",
         );
     };
-    let release = machine.kernel().map_or(String::new(), |(text, _)| text);
     judge(
         all,
         sockets::connections(machine, rules),
-        load::mode(&release) == "full",
+        probe.mode() == "full",
     )
 }
 

@@ -6,8 +6,9 @@
 use std::fs;
 
 use aya::{Btf as AyaBtf, Ebpf, EbpfLoader, include_bytes_aligned};
-use caps::{CapSet, Capability};
+use caps::{CapSet, Capability, CapsHashSet};
 use ebpf_abi::offsets::{RTT_FROM_CALLBACK, RTT_FROM_RACK};
+use nix::sys::resource::{Resource, getrlimit};
 
 use super::{
     btf::{Btf, BtfError},
@@ -28,7 +29,11 @@ pub const CAPABILITIES: [Capability; 3] = [
 ];
 
 /// Which kernels it is tried on (`cargo xtask vm-test`).
-pub const TESTED: &str = "6.1 and later are tested";
+pub const TESTED: &str = "tested are 5.10 and all from 6.1 on";
+
+/// What the mode `no_fold` is without, for a person.
+pub const NO_FOLD: &str = "open flows are folded by their own callbacks alone, and once more after the detach at a stop; connections older \
+     than the start are counted in this network namespace and not followed";
 
 /// What aya puts before the verifier's log.
 const VERIFIER: &str = ". Verifier output: ";
@@ -40,6 +45,9 @@ const RTT_ARGUMENTS_SINCE: (u32, u32) = (6, 10);
 
 /// First kernel that is known to let an iterator ask for callbacks of a socket; 6.1 answers EINVAL (both measured).
 const PICK_UP_SINCE: (u32, u32) = (6, 12);
+
+/// From here on BPF memory is charged to the cgroup, not against the memlock limit.
+pub const NO_MEMLOCK: (u32, u32) = (5, 11);
 
 /// Why the kernel side does not run.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +78,11 @@ pub enum KernelError {
         /// What it said in full; empty if that was all.
         log: String,
     },
+    /// The maps or programs are more than may be locked in memory.
+    #[error(
+        "locked memory is limited to {0} bytes, and kernels before 5.11 hold maps and programs against that: LimitMEMLOCK=512M in the unit, or ulimit -l unlimited"
+    )]
+    Memlock(u64),
     /// A link that was kept is attached to another cgroup, or to none.
     #[error("its program is not attached at the root of the cgroups")]
     Elsewhere,
@@ -92,22 +105,27 @@ impl KernelError {
     /// The exit status that says it.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Privilege(_) => service::exit::NO_PRIVILEGE,
+            Self::Privilege(_) | Self::Memlock(_) => service::exit::NO_PRIVILEGE,
             Self::Object(_) | Self::Shape { .. } | Self::Elsewhere => service::exit::BUG,
             _ => service::exit::UNSUPPORTED,
         }
     }
 
     /// From aya's errors, whose words hold the verifier's whole log: a sentence is made of what it concludes.
-    pub(super) fn refused(part: &'static str, error: impl std::error::Error) -> Self {
+    pub(super) fn refused(part: &'static str, error: impl std::error::Error + 'static) -> Self {
         let mut reason = error.to_string();
         let mut source = error.source();
+        let mut denied = is_denied(&error);
         while let Some(inner) = source {
+            denied |= is_denied(inner);
             let text = inner.to_string();
             if !reason.contains(&text) {
                 reason = format!("{reason}: {text}");
             }
             source = inner.source();
+        }
+        if let Some(bytes) = locked_bytes().filter(|_| denied) {
+            return Self::Memlock(bytes);
         }
         let (answer, verdict) = shortened(&reason);
         let short = match verdict {
@@ -139,6 +157,18 @@ fn shortened(words: &str) -> (&str, Option<&str>) {
     (answer.lines().next().unwrap_or_default(), verdict)
 }
 
+fn is_denied(error: &(dyn std::error::Error + 'static)) -> bool {
+    let error = error.downcast_ref::<std::io::Error>();
+    error.is_some_and(|error| error.raw_os_error() == Some(libc::EPERM))
+}
+
+/// The limit of locked memory, where there is one and the kernel holds maps and programs against it.
+fn locked_bytes() -> Option<u64> {
+    let (soft, _) = getrlimit(Resource::RLIMIT_MEMLOCK).ok()?;
+    let counts = version(&kernel_release()) < NO_MEMLOCK;
+    (counts && soft != libc::RLIM_INFINITY).then_some(soft)
+}
+
 /// The kernel's release as uname(2) says it.
 pub fn kernel_release() -> String {
     nix::sys::utsname::uname()
@@ -163,12 +193,13 @@ pub fn rtt_source(release: &str) -> u32 {
     }
 }
 
-/// What a kernel of this release allows, as heartbeats say it: `full`, or `no_pickup` where connections that were open before the attach
-/// are not followed.
-pub fn mode(release: &str) -> &'static str {
-    match version(release) >= PICK_UP_SINCE {
-        true => "full",
-        false => "no_pickup",
+/// What a kernel of this release allows, as heartbeats say it: `full`; `no_pickup` where connections that were open before the attach
+/// are not followed; `no_fold` where, `lesser`, open flows are not folded beside their callbacks either.
+pub fn mode(release: &str, lesser: bool) -> &'static str {
+    match (lesser, version(release) >= PICK_UP_SINCE) {
+        (true, _) => "no_fold",
+        (false, true) => "full",
+        (false, false) => "no_pickup",
     }
 }
 
@@ -180,15 +211,22 @@ pub fn missing_capabilities() -> Vec<Capability> {
         .collect()
 }
 
-/// Gives up every capability, for good.
+/// Gives up every capability, for good; but CAP_BPF where it cannot be read without it, as `can_read` finds out: before Linux 5.19
+/// (commit c8644cd0efe7) `kernel.unprivileged_bpf_disabled` closes all of bpf(2), iterators too. Whether that one is kept.
 ///
 /// # Errors
 /// What capset(2) answers.
-pub fn drop_capabilities() -> Result<(), caps::errors::CapsError> {
+pub fn drop_capabilities(can_read: impl FnOnce() -> bool) -> Result<bool, caps::errors::CapsError> {
     caps::clear(None, CapSet::Ambient)?;
+    caps::clear(None, CapSet::Inheritable)?;
     caps::clear(None, CapSet::Effective)?;
-    caps::clear(None, CapSet::Permitted)?;
-    caps::clear(None, CapSet::Inheritable)
+    let kept: CapsHashSet = match can_read() {
+        true => CapsHashSet::new(),
+        false => [Capability::CAP_BPF].into(),
+    };
+    caps::set(None, CapSet::Permitted, &kept)?;
+    caps::set(None, CapSet::Effective, &kept)?;
+    Ok(!kept.is_empty())
 }
 
 /// Puts the object into the kernel: maps made, nothing attached yet.
@@ -247,7 +285,8 @@ mod tests {
         assert_eq!(rtt_source("6.1.0-28"), RTT_FROM_RACK);
         assert_eq!(rtt_source("6.10.3"), RTT_FROM_CALLBACK);
         assert_eq!(rtt_source("7.3.0"), RTT_FROM_CALLBACK);
-        assert_eq!(mode("6.1.0-28"), "no_pickup");
-        assert_eq!(mode("6.12.3"), "full");
+        assert_eq!(mode("5.10.0-46", true), "no_fold");
+        assert_eq!(mode("6.1.0-28", false), "no_pickup");
+        assert_eq!(mode("6.12.3", false), "full");
     }
 }

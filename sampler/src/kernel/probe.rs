@@ -43,6 +43,8 @@ pub struct Probe {
     slots: Mapped<Slot>,
     cells: Mapped<Cell>,
     parts: Parts,
+    /// Why the lesser mode was taken, by whoever has loaded it.
+    lack: Option<KernelError>,
 }
 
 fn map_data<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<&'a MapData, KernelError> {
@@ -95,13 +97,15 @@ struct Iterator {
     over: Option<&'static str>,
 }
 
-const ITERATORS: [Iterator; 4] = [
-    Iterator {
-        program: program::WALK,
-        link: link::WALK,
-        target: "bpf_sk_storage_map",
-        over: Some(FLOWS),
-    },
+const WALK: Iterator = Iterator {
+    program: program::WALK,
+    link: link::WALK,
+    target: "bpf_sk_storage_map",
+    over: Some(FLOWS),
+};
+
+/// Linux before 5.11 refuses all three: the first two look a socket's storage up, the third finds the socket of a file.
+const WHOLE: [Iterator; 3] = [
     Iterator {
         program: program::FOLD_OPEN,
         link: link::FOLD_OPEN,
@@ -122,11 +126,51 @@ const ITERATORS: [Iterator; 4] = [
     },
 ];
 
+/// In their place.
+const LESSER: [Iterator; 2] = [
+    Iterator {
+        program: program::FOLD_DETACHED,
+        link: link::FOLD_DETACHED,
+        target: "bpf_sk_storage_map",
+        over: Some(FLOWS),
+    },
+    Iterator {
+        program: program::COUNT_OPEN,
+        link: link::COUNT_OPEN,
+        target: "tcp",
+        over: None,
+    },
+];
+
+/// Loads all iterators that this kernel takes; why it is not the whole set, if it is not.
+fn load_iterators(
+    ebpf: &mut Ebpf,
+    btf: &AyaBtf,
+    parts: &mut Parts,
+) -> Result<Option<KernelError>, KernelError> {
+    load_iterator(ebpf, btf, &WALK, parts)?;
+    let mut load_all = |iterators: &[Iterator], parts: &mut Parts| {
+        let mut each = iterators.iter();
+        each.try_for_each(|iterator| load_iterator(ebpf, btf, iterator, parts))
+    };
+    let Err(lack) = load_all(&WHOLE, parts) else {
+        return Ok(None);
+    };
+    for iterator in WHOLE {
+        parts.remove(iterator.link);
+        parts.remove(iterator.program);
+    }
+    match load_all(&LESSER, parts) {
+        Ok(()) => Ok(Some(lack)),
+        Err(_) => Err(lack),
+    }
+}
+
 /// Loads an iterator program and attaches it.
 fn load_iterator(
     ebpf: &mut Ebpf,
     btf: &AyaBtf,
-    iterator: Iterator,
+    iterator: &Iterator,
     parts: &mut Parts,
 ) -> Result<(), KernelError> {
     let name = iterator.program;
@@ -168,9 +212,7 @@ impl Probe {
     pub fn load(size: Size) -> Result<Self, KernelError> {
         let (mut ebpf, btf) = load::load(size)?;
         let mut parts = Parts::default();
-        for iterator in ITERATORS {
-            load_iterator(&mut ebpf, &btf, iterator, &mut parts)?;
-        }
+        let lack = load_iterators(&mut ebpf, &btf, &mut parts)?;
         let sock_ops: &mut SockOps = ebpf
             .program_mut(program::PICK_AND_FOLD)
             .and_then(|p| p.try_into().ok())
@@ -186,7 +228,8 @@ impl Probe {
         for name in parts::MAPS {
             parts.add(name, copy(map_data(&ebpf, name)?.fd().as_fd(), name)?);
         }
-        Self::over(parts)
+        let probe = Self::over(parts)?;
+        Ok(Self { lack, ..probe })
     }
 
     /// Takes over a kernel side that another process has loaded, and attached to this cgroup. Every map must be just what this
@@ -217,6 +260,7 @@ impl Probe {
             slots: array(&parts, map::SLOTS, size.slots as usize)?,
             cells: array(&parts, map::CELLS, cells)?,
             parts,
+            lack: None,
         })
     }
 
@@ -336,26 +380,76 @@ impl Probe {
         result
     }
 
+    /// What this kernel allows, as heartbeats say it.
+    pub fn mode(&self) -> &'static str {
+        load::mode(&load::kernel_release(), self.parts.is_lesser())
+    }
+
+    /// Whether it is in the lesser mode.
+    pub fn is_lesser(&self) -> bool {
+        self.parts.is_lesser()
+    }
+
+    /// Why it is in the lesser mode, if it is and was loaded by this process.
+    pub fn lack(&self) -> Option<&KernelError> {
+        self.lack.as_ref()
+    }
+
     /// Folds every open flow of this network namespace now, and closes out those whose slot
-    /// counts no more.
+    /// counts no more. Nothing is done in the lesser mode.
     ///
     /// # Errors
     /// What the kernel answers.
     pub fn fold(&self) -> std::io::Result<()> {
+        if self.parts.is_lesser() {
+            return Ok(());
+        }
         self.run(link::FOLD_OPEN, &mut Vec::new())
     }
 
+    /// As [`Probe::fold`], for the last time. In the lesser mode it detaches before, whoever holds the link too, so that no callback
+    /// folds meanwhile; what flows do from then on is not counted.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn fold_last(&mut self) -> std::io::Result<()> {
+        if !self.parts.is_lesser() {
+            return self.fold();
+        }
+        let Some(attached) = self.parts.remove(link::CGROUP) else {
+            return Ok(());
+        };
+        sys::detach(&attached)?;
+        sys::wait_for_runs();
+        self.run(link::FOLD_DETACHED, &mut Vec::new())
+    }
+
     /// Takes in the connections of this network namespace that were open before the attach, where the kernel can; then counts those of
-    /// all namespaces that nobody follows: see [`Report::flows_unreached`].
+    /// all namespaces that nobody follows: see [`Report::flows_unreached`]. Nothing is done in the lesser mode.
     ///
     /// # Errors
     /// What the kernel answers.
     pub fn pick_up(&self) -> std::io::Result<()> {
+        if self.parts.is_lesser() {
+            return Ok(());
+        }
         self.run(link::PICK_UP, &mut Vec::new())?;
         self.count_unreached().map(|_| ())
     }
 
-    /// Counts the open flows of the sample that nobody follows, in all network namespaces.
+    /// In the lesser mode, before the attach: counts what [`Probe::pick_up`] would count after it, in this network namespace.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn count_open(&self) -> std::io::Result<()> {
+        if !self.parts.is_lesser() {
+            return Ok(());
+        }
+        self.count_unreached().map(|_| ())
+    }
+
+    /// Counts the open flows of the sample that nobody follows, in all network namespaces; in the lesser mode in this one, and nobody
+    /// may follow any yet.
     ///
     /// # Errors
     /// What the kernel answers.
@@ -363,7 +457,11 @@ impl Probe {
         let at = std::mem::offset_of!(Report, flows_unreached);
         let counted = self.report.word(0, at);
         counted.store(0, Ordering::SeqCst);
-        self.run(link::UNREACHED, &mut Vec::new())?;
+        let link = match self.parts.is_lesser() {
+            true => link::COUNT_OPEN,
+            false => link::UNREACHED,
+        };
+        self.run(link, &mut Vec::new())?;
         Ok(counted.load(Ordering::SeqCst))
     }
 

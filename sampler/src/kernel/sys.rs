@@ -6,6 +6,7 @@ use std::{
     ffi::CStr,
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    time::Duration,
 };
 
 /// Commands.
@@ -121,6 +122,21 @@ pub fn attach_iterator(program: impl AsFd, map: Option<BorrowedFd<'_>>) -> io::R
         ..LinkCreate::default()
     };
     bpf(LINK_CREATE, &attr)
+}
+
+/// `MEMBARRIER_CMD_GLOBAL` of membarrier(2).
+const MEMBARRIER_GLOBAL: libc::c_long = 1;
+/// A run of ours takes microseconds.
+const RUNS_LAST: Duration = Duration::from_millis(100);
+
+/// Waits until every run of a program that had begun is over: programs run in read sections of the kernel's RCU, and membarrier(2)
+/// waits for a grace period. A kernel with `nohz_full` refuses it; then a time is waited that no run takes.
+pub fn wait_for_runs() {
+    // SAFETY: touches no memory of ours.
+    let answer = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_GLOBAL, 0) };
+    if answer != 0 {
+        std::thread::sleep(RUNS_LAST);
+    }
 }
 
 /// Detaches a link whoever else holds it (kernel 5.9 and later).

@@ -134,7 +134,7 @@ pub fn status_families(status: &NodeStatus) -> Vec<Family> {
         ),
         gauge(
             "flowvitals_flows_unreached",
-            "Flows of the sample that were open before the attach and are not followed, all network namespaces.",
+            "Flows of the sample that were open before the attach and are not followed, all network namespaces (kernel_mode no_fold: this one).",
             beat.flows_unreached as f64,
         ),
         counter(

@@ -19,6 +19,8 @@ pub const PROGRAM: &str = "/usr/bin/flowvitals-sampler";
 /// Longest wait for something that must happen; an emulated CPU is slow.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 const CONFIG: &str = "/tmp/sampler.toml";
+/// Takes it off when it is made.
+pub const DISABLE_FILE: &str = "/tmp/disabled";
 
 type Shared<T> = Arc<Mutex<T>>;
 
@@ -39,7 +41,8 @@ impl Sampler {
     pub fn start(namespace: &Namespace, streams: &str) -> Result<Self> {
         // An emulated CPU makes the sampler dear: what it may cost is not what is tried here.
         let text = format!(
-            "node = \"guest\"\nsite = \"vm-test\"\n[state]\ndirectory = \"/tmp/state\"\n[limits]\naction = \"log\"\n{streams}"
+            "node = \"guest\"\nsite = \"vm-test\"\n[state]\ndirectory = \"/tmp/state\"\n[limits]\naction = \"log\"\n\
+             disable_file = \"{DISABLE_FILE}\"\n{streams}"
         );
         fs::write(CONFIG, text)?;
         let mut command = namespace.command(PROGRAM);

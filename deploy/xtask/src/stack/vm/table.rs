@@ -1,7 +1,5 @@
 //! The table of kernels and checks. Pure.
 
-use lab::guest::Expected;
-
 use super::Trial;
 
 /// A row per kernel, a column per check in the order in which they were made.
@@ -23,7 +21,9 @@ pub fn of(trials: &[Trial]) -> String {
 }
 
 fn row(trial: &Trial, checks: &[&str]) -> Vec<String> {
-    let mut row = vec![trial.name().to_owned(), expected(trial.series.expected)];
+    let marks = trial.series.expected;
+    let expected = format!("{}, {}", marks.rtt_source, marks.kernel_mode);
+    let mut row = vec![trial.name().to_owned(), expected];
     let found = |check: &str| {
         let mut outcomes = trial.outcomes.iter().flatten();
         outcomes.find(|outcome| outcome.check == check)
@@ -40,13 +40,6 @@ fn row(trial: &Trial, checks: &[&str]) -> Vec<String> {
     );
     row.push(format!("{:.0} s", trial.time.as_secs_f64()));
     row
-}
-
-fn expected(expected: Expected) -> String {
-    match expected {
-        Expected::Whole(marks) => format!("whole: {}, {}", marks.rtt_source, marks.kernel_mode),
-        Expected::Refused => "refused with 69".to_owned(),
-    }
 }
 
 fn aligned(rows: &[Vec<String>]) -> String {
