@@ -2,11 +2,13 @@
 //!
 //! In: the .deb files that `cargo xtask systemd-test` has just built. Out: a line per check with what it saw. The machine is a
 //! container of this kernel (systemd-nspawn): its files are a cached Debian root with everything written to memory, its network
-//! is a namespace with a loopback and a real Kafka in it. Everything ends with this process, also at Ctrl-C.
+//! is a namespace with a loopback and a real Kafka in it, to which both services come with certificate and password. Everything ends with this process, also at Ctrl-C.
 
 mod aggregator;
 mod cgroup;
+mod credentials;
 mod files;
+mod life;
 mod machine;
 mod report;
 mod root;
@@ -49,6 +51,7 @@ pub fn run(options: SystemdTest) -> Result<()> {
     };
     // Each needs what is before it; the aggregator merges what the sampler sends.
     if sampler::runs(&mut trial)
+        && credentials::rotate(&mut trial)
         && sampler::survives(&mut trial)
         && sampler::is_held_back(&mut trial)
         && aggregator::runs(&mut trial)
