@@ -107,6 +107,16 @@ impl Machine {
         self.shell(&format!("cat /proc/{pid}/fdinfo/* 2>/dev/null || true"))
     }
 
+    /// Puts a process of it, by its id in it, into a control group of this machine's.
+    pub fn join(&self, pid: u32, members: &Path) -> Result<()> {
+        let mut join = Command::new("nsenter");
+        // Who writes is seen from among the machine's processes, and sees this machine's files.
+        join.args(["--pid", "--target", &self.first.to_string(), "--"]);
+        join.args(["sh", "-c", "echo \"$1\" > \"$2\"", "sh", &pid.to_string()]);
+        command::run(join.arg(members))?;
+        Ok(())
+    }
+
     /// Writes a file in it.
     pub fn write(&self, path: &str, text: &str) -> Result<()> {
         let mut write = self.inside();

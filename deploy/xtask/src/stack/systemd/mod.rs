@@ -9,11 +9,13 @@ mod cgroup;
 mod credentials;
 mod files;
 mod life;
+mod limits;
 mod machine;
 mod report;
 mod root;
 mod sampler;
 mod service;
+mod shortage;
 mod site;
 
 use std::path::{Path, PathBuf};
@@ -53,6 +55,7 @@ pub fn run(options: SystemdTest) -> Result<()> {
     if sampler::runs(&mut trial)
         && credentials::rotate(&mut trial)
         && sampler::survives(&mut trial)
+        && limits::hold(&mut trial)
         && sampler::is_held_back(&mut trial)
         && aggregator::runs(&mut trial)
     {
