@@ -23,6 +23,11 @@ const BOOT: Duration = Duration::from_secs(60);
 const POWER_OFF: Duration = Duration::from_secs(30);
 /// Where the packages are seen inside.
 const PACKAGES: &str = "/packages";
+/// Where a package is seen inside.
+pub fn package(name: &str) -> String {
+    format!("{PACKAGES}/{name}")
+}
+
 /// In front of nspawn: joins the groups that come first, up to `--`, and never outlives us.
 const JOIN: &str = "while [ \"$1\" != -- ]; do echo $$ > \"$1\" || exit; shift; done; shift; \
                     exec setpriv --pdeathsig TERM \"$@\"";
@@ -127,7 +132,7 @@ impl Machine {
     /// Installs or upgrades to a package of [`Machine::boot`]'s folder; what apt said.
     pub fn install(&self, name: &str) -> Result<String> {
         let apt = "DEBIAN_FRONTEND=noninteractive apt-get install --yes";
-        self.shell(&format!("{apt} {PACKAGES}/{name} 2>&1"))
+        self.shell(&format!("{apt} {} 2>&1", package(name)))
     }
 
     fn inside(&self) -> Command {

@@ -11,7 +11,8 @@ use crate::attached::Attached;
 
 /// Of package, program, service and Kafka's user.
 pub const NAME: &str = "flowvitals-sampler";
-const CONFIG: &str = "/etc/flowvitals/sampler.toml";
+/// Its configuration.
+pub const CONFIG: &str = "/etc/flowvitals/sampler.toml";
 const DISABLED: &str = "/etc/flowvitals/disabled";
 const SOCKET: &str = "/run/flowvitals/sampler.sock";
 /// Its exposure as systemd counts it, at most, in tenths.
@@ -190,7 +191,8 @@ pub fn goes(trial: &mut Trial) {
     });
 }
 
-fn config(site: &Site, stream: &str, rate: &str) -> String {
+/// A configuration with one stream, at the edge's port.
+pub fn config(site: &Site, stream: &str, rate: &str) -> String {
     format!(
         "node = \"edge-01\"\nsite = \"ams1\"\n{}{}[[stream]]\nname = \"{stream}\"\nlocal = [\"*:80\"]\nrate = {rate}\n",
         credentials::sampling(),
