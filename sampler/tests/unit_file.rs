@@ -29,7 +29,7 @@ fn says_what_was_promised() {
         ("CPUWeight", "50"),
         ("MemoryHigh", "384M"),
         ("MemoryMax", "512M"),
-        ("OOMScoreAdjust", "500"),
+        ("OOMScoreAdjust", "1000"),
         ("TasksMax", "64"),
         ("ExecReload", "/bin/sh -c \"kill -HUP $MAINPID\""),
     ] {

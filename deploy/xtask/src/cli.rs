@@ -24,8 +24,8 @@ pub enum Command {
     Bench(Bench),
     /// Build the packages of sampler and aggregator: .deb and .rpm, with man pages and shell completions.
     Package(Package),
-    /// Try the packages in a Debian machine with a real systemd (systemd-nspawn): installation, reload, watchdog, kill -9,
-    /// upgrade, stop, purge.
+    /// Try the packages in a Debian machine with a real systemd (systemd-nspawn): installation, secrets, reload, watchdog, kill -9,
+    /// no memory left, upgrade, stop, purge; and the .rpm of the same.
     SystemdTest(SystemdTest),
     /// Try the sampler on Debian's kernels in guests (QEMU, emulated): exact counts, RTT, stalls, nothing left after a stop, or a
     /// refusal in one sentence.
@@ -84,10 +84,13 @@ pub struct VmTest {
 /// What to measure.
 #[derive(Args, Clone, Debug)]
 pub struct Bench {
-    /// What a node pays: program, live, connections, bulk, walk, daemon, stage, event. What a site gets: merge, onset, steady, scaling,
-    /// rebalance. coverage (of intervals), or all (but steady, which takes half an hour).
+    /// What a node pays: program, live, connections, bulk, walk, daemon, stage, spool, event, churn. What a site gets: merge, onset,
+    /// steady, scaling, rebalance. coverage (of intervals), or all (but steady and churn, which take half an hour and an hour).
     #[arg(default_value = "all")]
     pub name: String,
+    /// How long steady and churn look, minutes.
+    #[arg(long, value_name = "N")]
+    pub minutes: Option<String>,
 }
 
 /// What to do with the kernel side.

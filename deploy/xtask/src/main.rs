@@ -64,7 +64,7 @@ fn run() -> Result<bool> {
             let program = package::Profile::Dev.folder().join("xtask-stack");
             process::run(std::process::Command::new(program).args(arguments()))?;
         }
-        Command::Bench(bench) => bench_of(&bench.name)?,
+        Command::Bench(bench) => bench_of(&bench.name, bench.minutes.as_deref())?,
         Command::Demo(_) => {
             println!(
                 "The demo takes about two minutes once everything is built (some minutes the first time). It makes two\n\
@@ -86,7 +86,7 @@ fn run() -> Result<bool> {
 }
 
 /// Coverage of intervals is an example of the crate that computes them; the rest are benches.
-fn bench_of(name: &str) -> Result<()> {
+fn bench_of(name: &str, minutes: Option<&str>) -> Result<()> {
     if name != "coverage" {
         let release = ["build", "--release", "--package"];
         // One of them measures the daemon as an operator has it.
@@ -98,7 +98,10 @@ fn bench_of(name: &str) -> Result<()> {
             "benches",
         ]))?;
         let program = paths::target().join("release/benches");
-        process::run(std::process::Command::new(program).arg(name))?;
+        let mut bench = std::process::Command::new(program);
+        bench.arg(name);
+        bench.args(minutes.iter().flat_map(|minutes| ["--minutes", minutes]));
+        process::run(&mut bench)?;
     }
     if matches!(name, "coverage" | "all") {
         println!("\ncoverage of intervals");

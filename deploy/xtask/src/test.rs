@@ -48,9 +48,10 @@ pub fn run() -> Result<bool> {
     // The sampler cannot start in its machine where no program can be loaded.
     if no_ebpf.is_none() || strict {
         beside.push(Step::new("systemd", of_ours(&["systemd-test"])?));
+        beside.push(Step::new("churn", churn()));
     } else {
-        println!("systemd: skipped");
-        tally.skipped += 1;
+        println!("systemd, churn: skipped");
+        tally.skipped += 2;
     }
     let (kernel, others) = tests(strict)?;
     let both = thread::scope(|scope| {
@@ -99,11 +100,14 @@ fn static_checks() -> Vec<Step> {
     docs.env("RUSTDOCFLAGS", "--deny warnings");
     let mut build = of_everything("test");
     build.arg("--no-run");
+    let mut programs = of_everything("build");
+    programs.arg("--bins");
     let named = [
         ("format", format),
         ("lints", lint),
         ("docs", docs),
         ("build", build),
+        ("programs", programs),
     ];
     named.map(|(name, command)| Step::new(name, command)).into()
 }
@@ -181,6 +185,14 @@ fn beside() -> Result<Vec<Step>> {
         steps.push(Step::new(format!("security-{name}"), analyze(&security)));
     }
     Ok(steps)
+}
+
+/// The first minute of the long life.
+fn churn() -> Command {
+    let mut command = Command::new("nice");
+    command.arg(paths::target().join("debug/benches"));
+    command.args(["churn", "--minutes", "1"]);
+    command
 }
 
 /// Another command of this program. It gives way to the tests beside it.

@@ -74,6 +74,9 @@ impl Writer<'_> {
             let version = format!("version = \"{version}\"");
             tool.args(["--set-metadata", &version]);
         }
+        if self.quick {
+            tool.args(["--payload-compress", "none"]);
+        }
         process::output(&mut tool)?;
         self.written(package, "rpm")
     }

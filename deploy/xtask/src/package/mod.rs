@@ -49,12 +49,12 @@ pub fn run(options: &cli::Package) -> Result<()> {
     Ok(())
 }
 
-/// Builds what `cargo xtask systemd-test` tries: the Debian packages, one of a higher version below `newer/`, and the
+/// Builds what `cargo xtask systemd-test` tries: the packages, those of the sampler in a higher version below `newer/`, and the
 /// program that tries them.
 pub fn run_for_trial(profile: Profile) -> Result<()> {
     build(profile, &["manual", "stack"])?;
     let tree = lay_out(profile)?;
-    archive::install_tools(&["cargo-deb"])?;
+    archive::install_tools(&["cargo-deb", "cargo-generate-rpm"])?;
     println!("packing");
     let writer = Writer {
         tree: &tree,
@@ -62,18 +62,23 @@ pub fn run_for_trial(profile: Profile) -> Result<()> {
         version: None,
         quick: true,
     };
-    let packages: Vec<_> = CRATES
-        .iter()
-        .map(|package| writer.debian(package))
-        .collect::<Result<_>>()?;
+    let mut packages = Vec::new();
+    for package in CRATES {
+        packages.push(writer.debian(package)?);
+        packages.push(writer.rpm(package)?);
+    }
     check::run(&packages)?;
-    let higher = format!("{}+newer-1", env!("CARGO_PKG_VERSION"));
-    let newer = Writer {
-        into: &tree.join("newer"),
-        version: Some(&higher),
+    // An .rpm keeps the revision apart.
+    let rpm = format!("{}+newer", env!("CARGO_PKG_VERSION"));
+    let debian = format!("{rpm}-1");
+    let into = tree.join("newer");
+    let newer = |version| Writer {
+        into: &into,
+        version: Some(version),
         ..writer
     };
-    newer.debian("sampler")?;
+    newer(&debian).debian("sampler")?;
+    newer(&rpm).rpm("sampler")?;
     Ok(())
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use lab::clock;
+use lab::kafka::Access;
 use lab::netns::Namespace;
-use rdkafka::ClientConfig;
 use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use sampler_event::{Message as _, NodeHeartbeat, StreamWindow};
@@ -40,10 +40,9 @@ pub struct Consumer {
 
 impl Consumer {
     /// Subscribes inside `namespace`, as a group of that name.
-    pub fn start(namespace: &Namespace, brokers: &str, group: &str) -> Result<Self> {
-        let mut config = ClientConfig::new();
+    pub fn start(namespace: &Namespace, access: &Access, group: &str) -> Result<Self> {
+        let mut config = access.config();
         config
-            .set("bootstrap.servers", brokers)
             .set("group.id", group)
             .set("auto.offset.reset", "earliest")
             .set("fetch.wait.max.ms", "50");

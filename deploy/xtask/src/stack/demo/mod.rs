@@ -21,7 +21,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use lab::clock;
 use lab::counters::{self, TcpCounters};
-use lab::kafka::{self, Cluster, topics};
+use lab::kafka::{self, Access, Cluster, topics};
 use lab::network::{Network, Options};
 use lab::traffic::client::Client;
 
@@ -65,7 +65,11 @@ pub fn run(options: Demo) -> Result<()> {
                 &cluster.broker_list(),
                 options.cassandra,
             )?;
-            let consumer = Consumer::start(network.server(), &brokers, "flowvitals-demo")?;
+            let consumer = Consumer::start(
+                network.server(),
+                &Access::plain(&brokers),
+                "flowvitals-demo",
+            )?;
             watch(options, &mut network, sampler, &consumer, &centre)?;
         }
         Start::Impossible(reason) => {

@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lab::clock;
 
-use super::Trial;
 use super::machine::Machine;
 use super::service::Service;
+use super::{Trial, credentials};
 
 const NAME: &str = "flowvitals-aggregator";
 const CONFIG: &str = "/etc/flowvitals/aggregator.toml";
@@ -37,24 +37,43 @@ pub fn runs(trial: &mut Trial) -> bool {
             ensure!(service.systemctl("start").is_err(), "it started");
             // Time enough for a restart that must not come.
             std::thread::sleep(Duration::from_secs(3));
-            let (status, restarts) = (service.number("ExecMainStatus")?, service.number("NRestarts")?);
+            let (status, restarts) = (
+                service.number("ExecMainStatus")?,
+                service.number("NRestarts")?,
+            );
             let right = status == WRONG_CONFIGURATION && restarts == 0;
-            ensure!(right, "status {status}, {restarts} restarts; {}", service.last_words());
+            ensure!(
+                right,
+                "status {status}, {restarts} restarts; {}",
+                service.last_words()
+            );
             Ok(format!("status {status}, not tried again"))
         })
         && report.check("aggregator: configuration checked", || {
-            // The shipped example, with what a site must say itself.
-            machine.shell(&format!(
-                "sed -i -e 's/^# brokers = .*/brokers = [\"{}\"]/' -e 's/^# site = .*/site = \"ams1\"/' {CONFIG}",
-                site.broker()
-            ))?;
-            let said = machine.shell(&format!("{NAME} check --config {CONFIG}"))?;
+            // The shipped example, with what a site must say itself. The file has the password, and is handed over too.
+            let password = &site.access(NAME).properties["sasl.password"];
+            let password = format!("\"sasl.password\" = \"{password}\"\n");
+            let example = machine.shell(&format!("cat {CONFIG}"))?;
+            let kafka = credentials::kafka(site, NAME, "", &password);
+            let (before, after) = example
+                .split_once("\n[kafka]\n")
+                .context("no [kafka] in the example")?;
+            let (_, after) = after
+                .split_once("\n[kafka.properties]\n")
+                .context("no [kafka.properties]")?;
+            let before = before.replace("# site = \"default\"", "site = \"ams1\"");
+            machine.write(CONFIG, &format!("{before}\n{kafka}{after}"))?;
+            credentials::hand_over(machine, site, NAME)?;
+            let said = machine.shell(&format!("{NAME} check --offline --config {CONFIG}"))?;
             Ok(said.lines().next().unwrap_or_default().to_owned())
         })
         && report.check("aggregator: starts as nobody's user", || {
             service.systemctl("enable --now")?;
             let process = service.process()?;
-            let bare = process.capabilities.iter().all(|set| set.trim_matches('0').is_empty());
+            let bare = process
+                .capabilities
+                .iter()
+                .all(|set| set.trim_matches('0').is_empty());
             ensure!(bare && process.confined, "{process:?}");
             ensure!(PASSING_USERS.contains(&process.uid), "{process:?}");
             Ok(format!("uid {}, no capability", process.uid))
@@ -71,7 +90,10 @@ pub fn runs(trial: &mut Trial) -> bool {
         && report.check("aggregator: stores", || {
             let metrics = answer(machine, "/metrics", |text| rows_written(text) > 0.0)?;
             machine.shell(&format!("test -d {STATE}"))?;
-            Ok(format!("{} rows written to {STATE}", rows_written(&metrics)))
+            Ok(format!(
+                "{} rows written to {STATE}",
+                rows_written(&metrics)
+            ))
         })
 }
 
@@ -95,6 +117,7 @@ pub fn goes(trial: &mut Trial) {
     });
     trial.report.check("aggregator: purge", || {
         machine.shell(&format!("apt-get purge --yes {NAME} 2>&1"))?;
+        credentials::take_back(machine, NAME)?;
         let left = machine.shell(&format!(
             "find / -xdev -name '{NAME}*' -not -path '/packages/*'"
         ))?;

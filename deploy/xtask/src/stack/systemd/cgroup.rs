@@ -1,4 +1,5 @@
-//! A control group of our own for the machine, where systemd does not run on this one and so gives out none.
+//! Control groups of our own: for the machine, where systemd does not run on this one and so gives out none, and for memory that is
+//! short.
 //!
 //! Named after the process: what a killed one left behind is removed by the next.
 
@@ -10,6 +11,8 @@ const PREFIX: &str = "flowvitals-machine-";
 /// Where hierarchies may be that systemd looks at: of both versions side by side, or of version 2 alone.
 const MIXED: [&str; 2] = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"];
 const ALONE: &str = "/sys/fs/cgroup";
+/// Where version 1 counts memory. What version 2 has of it is systemd's to give out, here or in the machine.
+const MEMORY: &str = "/sys/fs/cgroup/memory";
 
 /// The group in each hierarchy; removed when dropped.
 pub struct Group {
@@ -24,6 +27,19 @@ impl Group {
         if hierarchies.is_empty() {
             hierarchies.push(Path::new(ALONE));
         }
+        Self::below(&hierarchies)
+    }
+
+    /// Makes one that counts memory; nothing where version 1 does not.
+    pub fn of_memory() -> io::Result<Option<Self>> {
+        let hierarchy = Path::new(MEMORY);
+        match hierarchy.join("memory.limit_in_bytes").is_file() {
+            true => Self::below(&[hierarchy]).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    fn below(hierarchies: &[&Path]) -> io::Result<Self> {
         let mut group = Self {
             folders: Vec::new(),
         };
@@ -34,6 +50,11 @@ impl Group {
             group.folders.push(folder);
         }
         Ok(group)
+    }
+
+    /// Its folders.
+    pub fn folders(&self) -> &[PathBuf] {
+        &self.folders
     }
 
     /// The files that take the id of a process which is to belong to it.

@@ -7,11 +7,12 @@ use anyhow::{Result, ensure};
 use super::machine::Machine;
 
 /// Files that the system itself writes when packages come and go.
-const SYSTEM: [&str; 8] = [
+const SYSTEM: [&str; 9] = [
     "/etc/group-",
     "/etc/gshadow-",
     "/etc/passwd-",
     "/etc/shadow-",
+    "/root/.rpmdb",
     "/tmp/",
     "/var/cache/",
     "/var/lib/",

@@ -23,6 +23,11 @@ const BOOT: Duration = Duration::from_secs(60);
 const POWER_OFF: Duration = Duration::from_secs(30);
 /// Where the packages are seen inside.
 const PACKAGES: &str = "/packages";
+/// Where a package is seen inside.
+pub fn package(name: &str) -> String {
+    format!("{PACKAGES}/{name}")
+}
+
 /// In front of nspawn: joins the groups that come first, up to `--`, and never outlives us.
 const JOIN: &str = "while [ \"$1\" != -- ]; do echo $$ > \"$1\" || exit; shift; done; shift; \
                     exec setpriv --pdeathsig TERM \"$@\"";
@@ -107,6 +112,16 @@ impl Machine {
         self.shell(&format!("cat /proc/{pid}/fdinfo/* 2>/dev/null || true"))
     }
 
+    /// Puts a process of it, by its id in it, into a control group of this machine's.
+    pub fn join(&self, pid: u32, members: &Path) -> Result<()> {
+        let mut join = Command::new("nsenter");
+        // Who writes is seen from among the machine's processes, and sees this machine's files.
+        join.args(["--pid", "--target", &self.first.to_string(), "--"]);
+        join.args(["sh", "-c", "echo \"$1\" > \"$2\"", "sh", &pid.to_string()]);
+        command::run(join.arg(members))?;
+        Ok(())
+    }
+
     /// Writes a file in it.
     pub fn write(&self, path: &str, text: &str) -> Result<()> {
         let mut write = self.inside();
@@ -117,7 +132,7 @@ impl Machine {
     /// Installs or upgrades to a package of [`Machine::boot`]'s folder; what apt said.
     pub fn install(&self, name: &str) -> Result<String> {
         let apt = "DEBIAN_FRONTEND=noninteractive apt-get install --yes";
-        self.shell(&format!("{apt} {PACKAGES}/{name} 2>&1"))
+        self.shell(&format!("{apt} {} 2>&1", package(name)))
     }
 
     fn inside(&self) -> Command {

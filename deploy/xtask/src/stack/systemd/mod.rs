@@ -1,17 +1,22 @@
 //! `cargo xtask systemd-test`: the packages in a Debian machine of their own, whose PID 1 is systemd.
 //!
-//! In: the .deb files that `cargo xtask systemd-test` has just built. Out: a line per check with what it saw. The machine is a
+//! In: the .deb and .rpm files that `cargo xtask systemd-test` has just built. Out: a line per check with what it saw. The machine is a
 //! container of this kernel (systemd-nspawn): its files are a cached Debian root with everything written to memory, its network
-//! is a namespace with a loopback and a real Kafka in it. Everything ends with this process, also at Ctrl-C.
+//! is a namespace with a loopback and a real Kafka in it, to which both services come with certificate and password. Everything ends with this process, also at Ctrl-C.
 
 mod aggregator;
 mod cgroup;
+mod credentials;
 mod files;
+mod life;
+mod limits;
 mod machine;
 mod report;
 mod root;
+mod rpm;
 mod sampler;
 mod service;
+mod shortage;
 mod site;
 
 use std::path::{Path, PathBuf};
@@ -49,12 +54,15 @@ pub fn run(options: SystemdTest) -> Result<()> {
     };
     // Each needs what is before it; the aggregator merges what the sampler sends.
     if sampler::runs(&mut trial)
+        && credentials::rotate(&mut trial)
         && sampler::survives(&mut trial)
+        && limits::hold(&mut trial)
         && sampler::is_held_back(&mut trial)
         && aggregator::runs(&mut trial)
     {
         aggregator::goes(&mut trial);
         sampler::goes(&mut trial);
+        rpm::comes_and_goes(&mut trial);
     }
     machine.power_off()?;
     report.end()
@@ -91,24 +99,29 @@ impl Packages {
 
     /// A program's .deb, relative to the folder.
     fn first(&self, program: &str) -> Result<String> {
-        self.find("", program)
+        self.find("", program, "deb")
     }
 
     /// Its .deb of a higher version.
     fn newer(&self, program: &str) -> Result<String> {
-        self.find("newer/", program)
+        self.find("newer/", program, "deb")
     }
 
-    fn find(&self, folder: &str, program: &str) -> Result<String> {
+    /// Its .rpm below a folder of it, by its path in the machine.
+    fn rpm(&self, folder: &str, program: &str) -> Result<String> {
+        Ok(machine::package(&self.find(folder, program, "rpm")?))
+    }
+
+    fn find(&self, folder: &str, program: &str, kind: &str) -> Result<String> {
         let searched = self.folder.join(folder);
         let found = searched.read_dir();
         for entry in found.with_context(|| searched.display().to_string())? {
             let name = entry?.file_name().to_string_lossy().into_owned();
-            let is_debian = Path::new(&name).extension().is_some_and(|e| e == "deb");
-            if is_debian && name.starts_with(program) {
+            let is_it = Path::new(&name).extension().is_some_and(|e| e == kind);
+            if is_it && name.starts_with(program) {
                 return Ok(format!("{folder}{name}"));
             }
         }
-        bail!("no .deb of {program} in {}", searched.display())
+        bail!("no .{kind} of {program} in {}", searched.display())
     }
 }

@@ -12,6 +12,7 @@ use crate::interrupt;
 pub struct Report {
     passed: u32,
     failed: u32,
+    skipped: u32,
 }
 
 impl Report {
@@ -40,9 +41,19 @@ impl Report {
         line("ok", what, seen, time);
     }
 
+    /// Something that cannot be tried here. True, as nothing is wrong.
+    pub fn skipped(&mut self, what: &str, why: &str) -> bool {
+        self.skipped += 1;
+        line("not", what, why, Duration::ZERO);
+        true
+    }
+
     /// The last line; fails if anything did.
     pub fn end(&self) -> Result<()> {
-        println!("{} passed, {} failed", self.passed, self.failed);
+        println!(
+            "{} passed, {} failed, {} cannot be tried here",
+            self.passed, self.failed, self.skipped
+        );
         if interrupt::came() {
             bail!("interrupted");
         }

@@ -12,8 +12,9 @@ use lab::command;
 use crate::{paths, progress};
 
 const SUITE: &str = "bookworm";
-/// Besides what every Debian has: PID 1 and its bus, what our packages need (there is no network later), an edge and players.
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,libssl3,zlib1g,nginx-light,curl";
+/// Besides what every Debian has: PID 1 and its bus, what our packages need (there is no network later), an edge and players, and what
+/// other distributions install packages with.
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,libssl3,zlib1g,nginx-light,curl,rpm";
 /// Where apt says where packages come from; the first that there is.
 const SOURCES: [&str; 2] = [
     "/etc/apt/sources.list.d/debian.sources",

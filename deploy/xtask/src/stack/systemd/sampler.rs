@@ -3,12 +3,16 @@
 use anyhow::{Context, Result, ensure};
 use sampler_event::StreamWindow;
 
-use super::Trial;
+use super::life::Life;
 use super::service::Service;
+use super::site::Site;
+use super::{Trial, credentials};
 use crate::attached::Attached;
 
-const NAME: &str = "flowvitals-sampler";
-const CONFIG: &str = "/etc/flowvitals/sampler.toml";
+/// Of package, program, service and Kafka's user.
+pub const NAME: &str = "flowvitals-sampler";
+/// Its configuration.
+pub const CONFIG: &str = "/etc/flowvitals/sampler.toml";
 const DISABLED: &str = "/etc/flowvitals/disabled";
 const SOCKET: &str = "/run/flowvitals/sampler.sock";
 /// Its exposure as systemd counts it, at most, in tenths.
@@ -38,11 +42,12 @@ pub fn runs(trial: &mut Trial) -> bool {
             .map(|pages| format!("{} pages", pages.trim()))
         })
         && report.check("sampler: configuration checked", || {
-            machine.write(CONFIG, &config(&site.broker(), "live", "1.0"))?;
+            machine.write(CONFIG, &config(site, "live", "1.0"))?;
             machine.shell(&format!("mkdir {QUICK_FOLDER}"))?;
             machine.write(&format!("{QUICK_FOLDER}/quick.conf"), QUICK)?;
-            machine.shell("systemctl daemon-reload")?;
-            let said = machine.shell(&format!("{NAME} check --config {CONFIG}"))?;
+            credentials::hand_over(machine, site, NAME)?;
+            // What is handed over at the start cannot be looked at before.
+            let said = machine.shell(&format!("{NAME} check --offline --config {CONFIG}"))?;
             Ok(said.lines().next().unwrap_or_default().to_owned())
         })
         && report.check("sampler: starts as its own user", || {
@@ -60,7 +65,7 @@ pub fn runs(trial: &mut Trial) -> bool {
         })
         && report.check("sampler: reload, changed file", || {
             let (before, instance) = (service.process()?, site.window(|_| true)?.instance);
-            machine.write(CONFIG, &config(&site.broker(), "match", "1.0"))?;
+            machine.write(CONFIG, &config(site, "match", "1.0"))?;
             service.systemctl("reload")?;
             let window = site.window(|window| window.stream == "match")?;
             ensure!(window.instance == instance, "another life: {window:?}");
@@ -70,14 +75,14 @@ pub fn runs(trial: &mut Trial) -> bool {
         && report.check("sampler: reload, broken file", || {
             let (before, since) = (service.process()?, machine.shell("date '+%F %T'")?);
             let since_ms: u64 = machine.shell("date +%s%3N")?.trim().parse()?;
-            machine.write(CONFIG, &config(&site.broker(), "match", "7.5"))?;
+            machine.write(CONFIG, &config(site, "match", "7.5"))?;
             service.systemctl("reload")?;
             let later = |window: &StreamWindow| window.window_start_ms > since_ms;
             let window = site.window(|window| window.stream == "match" && later(window))?;
             ensure!(service.process()? == before, "another process");
             let said = service.said("sampler.toml:", since.trim())?;
             let said = said.first().with_context(|| service.last_words())?.clone();
-            machine.write(CONFIG, &config(&site.broker(), "match", "1.0"))?;
+            machine.write(CONFIG, &config(site, "match", "1.0"))?;
             Ok(format!("goes on ({}); says {said:?}", words(&window)))
         })
 }
@@ -88,25 +93,13 @@ pub fn survives(trial: &mut Trial) -> bool {
     let service = Service::new(machine, NAME);
     let report = &mut *trial.report;
     let killed = |signal: &str, result: &str| -> Result<String> {
-        let (restarts, life) = (
-            service.number("NRestarts")?,
-            site.window(|_| true)?.instance,
-        );
+        let (restarts, life) = (service.number("NRestarts")?, Life::now(machine, site)?);
         let since = machine.shell("date '+%F %T'")?;
-        let attached = Attached::by(&machine.descriptors(service.process()?.pid)?)?;
         service.signal(signal)?;
         let process = service.restarted(restarts)?;
         let said = service.said(result, since.trim())?;
         let said = said.first().with_context(|| service.last_words())?.clone();
-        let window = site.window(|window| window.instance != life)?;
-        let next = window.previous_instance == life;
-        ensure!(
-            next,
-            "the life before is {}, not {life}",
-            window.previous_instance
-        );
-        let now = Attached::by(&machine.descriptors(process.pid)?)?;
-        ensure!(now == attached, "not {attached:?}, but {now:?}");
+        let window = life.goes_on(machine, site)?;
         Ok(format!(
             "{said:?}; back as process {} with the same kernel side, {}",
             process.pid,
@@ -117,25 +110,15 @@ pub fn survives(trial: &mut Trial) -> bool {
         killed("SIGSTOP", "Watchdog timeout")
     }) && report.check("sampler: kill -9", || killed("SIGKILL", "code=killed"))
         && report.check("sampler: upgrade", || {
-            let (before, life) = (service.process()?, site.window(|_| true)?.instance);
+            let life = Life::now(machine, site)?;
             let version = format!("dpkg-query --show --showformat='${{Version}}' {NAME}");
             let old = machine.shell(&version)?;
-            let attached = Attached::by(&machine.descriptors(before.pid)?)?;
             machine.install(&packages.newer(NAME)?)?;
             let new = machine.shell(&version)?;
             machine.shell(&format!("dpkg --compare-versions {new} gt {old}"))?;
-            ensure!(
-                service.process()?.pid != before.pid,
-                "the old process goes on"
-            );
             let kept = machine.shell(&format!("cat {CONFIG}"))?;
-            ensure!(
-                kept == config(&site.broker(), "match", "1.0"),
-                "{CONFIG} is {kept}"
-            );
-            let window = site.window(|window| window.instance != life)?;
-            let now = Attached::by(&machine.descriptors(service.process()?.pid)?)?;
-            ensure!(now == attached, "not {attached:?}, but {now:?}");
+            ensure!(kept == config(site, "match", "1.0"), "{CONFIG} is {kept}");
+            let window = life.goes_on(machine, site)?;
             Ok(format!(
                 "{old} -> {new}, file and kernel side kept, {}",
                 words(&window)
@@ -162,17 +145,15 @@ pub fn is_held_back(trial: &mut Trial) -> bool {
         ensure!(refused.trim() == "refused", "anybody may: {refused}");
         Ok(said.trim().to_owned())
     }) && report.check("sampler: disable file", || {
-        let (restarts, process) = (service.number("NRestarts")?, service.process()?);
-        let life = site.window(|_| true)?.instance;
-        let attached = Attached::by(&machine.descriptors(process.pid)?)?;
+        let (restarts, life) = (service.number("NRestarts")?, Life::now(machine, site)?);
         machine.shell(&format!("touch {DISABLED}"))?;
-        attached.gone()?;
-        ensure!(service.process()? == process, "another process");
+        life.attached.gone()?;
+        ensure!(service.process()? == life.process, "another process");
         machine.shell(&format!("rm {DISABLED}"))?;
         let process = service.restarted(restarts)?;
-        let window = site.window(|window| window.instance != life)?;
+        let window = life.next(machine, site)?;
         let held = Attached::by(&machine.descriptors(process.pid)?)?.counts();
-        let counts = attached.counts();
+        let counts = life.attached.counts();
         Ok(format!(
             "nothing left of {counts}; file gone: {held}, {}",
             words(&window)
@@ -193,31 +174,34 @@ pub fn goes(trial: &mut Trial) {
         Ok(format!("nothing left of {}", attached.counts()))
     });
     trial.report.check("sampler: purge while it runs", || {
-        // The starts so far are as many as the unit allows in ten minutes.
-        service.systemctl("reset-failed")?;
-        service.systemctl("start")?;
+        service.restart()?;
         let process = service.process()?;
         let attached = Attached::by(&machine.descriptors(process.pid)?)?;
         machine.shell(&format!("apt-get purge --yes {NAME} 2>&1"))?;
         attached.gone()?;
         machine.shell(&format!("! test -e /proc/{}", process.pid))?;
+        credentials::take_back(machine, NAME)?;
+        machine.shell("rmdir /etc/flowvitals")?;
         trial.files.nothing_more(machine)?;
         let user = machine.shell("getent passwd flowvitals")?;
         Ok(format!(
-            "no file, no BPF object; the user stays: {}",
+            "no file but the credentials, which are an administrator's, no BPF object; the user stays: {}",
             user.trim()
         ))
     });
 }
 
-fn config(broker: &str, stream: &str, rate: &str) -> String {
+/// A configuration with one stream, at the edge's port.
+pub fn config(site: &Site, stream: &str, rate: &str) -> String {
     format!(
-        "node = \"edge-01\"\nsite = \"ams1\"\n[kafka]\nbrokers = [\"{broker}\"]\n\
-         [[stream]]\nname = \"{stream}\"\nlocal = [\"*:80\"]\nrate = {rate}\n"
+        "node = \"edge-01\"\nsite = \"ams1\"\n{}{}[[stream]]\nname = \"{stream}\"\nlocal = [\"*:80\"]\nrate = {rate}\n",
+        credentials::sampling(),
+        credentials::sampler_kafka(site)
     )
 }
 
-fn words(window: &StreamWindow) -> String {
+/// What a window shows.
+pub fn words(window: &StreamWindow) -> String {
     let (stream, flows) = (&window.stream, window.flows_sampled);
     let kilobytes = window.bytes_acked / 1_000;
     format!("a window of {stream}: {flows} flows, {kilobytes} kB acknowledged")

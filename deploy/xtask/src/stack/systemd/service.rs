@@ -43,6 +43,12 @@ impl<'a> Service<'a> {
         Ok(())
     }
 
+    /// Starts it anew, or at all. The unit allows so many starts in ten minutes, which tests need more of.
+    pub fn restart(&self) -> Result<()> {
+        self.systemctl("reset-failed")?;
+        self.systemctl("restart")
+    }
+
     /// A property as text.
     pub fn property(&self, name: &str) -> Result<String> {
         let show = format!("systemctl show --value --property={name} {}", self.name);
