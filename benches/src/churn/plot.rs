@@ -18,7 +18,7 @@ pub fn draw(path: &Path, readings: &[Reading]) -> Result<()> {
         .fill(&WHITE)
         .map_err(|error| anyhow!("{}: {error}", path.display()));
     drawn?;
-    let end_min = readings.last().map_or(1.0, |last| minutes(last)).max(0.1);
+    let end_min = readings.last().map_or(1.0, minutes).max(0.1);
     let panels = area.split_evenly((QUANTITIES.len(), 1));
     for ((quantity, name), panel) in QUANTITIES.iter().enumerate().zip(&panels) {
         let points = readings.iter().map(|r| (minutes(r), r.values[quantity]));
