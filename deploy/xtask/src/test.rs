@@ -100,14 +100,14 @@ fn static_checks() -> Vec<Step> {
     docs.env("RUSTDOCFLAGS", "--deny warnings");
     let mut build = of_everything("test");
     build.arg("--no-run");
-    let mut programs = of_everything("build");
-    programs.arg("--bins");
+    let mut bench = of_everything("build");
+    bench.args(["--bin", "benches"]);
     let named = [
         ("format", format),
         ("lints", lint),
         ("docs", docs),
         ("build", build),
-        ("programs", programs),
+        ("bench", bench),
     ];
     named.map(|(name, command)| Step::new(name, command)).into()
 }

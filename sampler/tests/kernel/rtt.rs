@@ -112,8 +112,13 @@ fn quantiles_are_those_of_the_link() {
     assert_quantile_ms("handshake", &handshakes, 0.5, 34.0..=46.0);
 
     let minima = merged(&windows, Layout::COARSE, |w| &w.rtt_min_counts);
-    let most = windows.iter().map(|w| w.flows_active).sum::<u64>();
-    assert!((FLOWS as u64..=most).contains(&samples(&minima)));
+    // The last acknowledgement of a flow may come in the window after its last segment.
+    let most = windows.iter().map(|w| w.flows_active).sum::<u64>() + FLOWS as u64;
+    let found = samples(&minima);
+    assert!(
+        (FLOWS as u64..=most).contains(&found),
+        "{found} minima, at most {most}"
+    );
     // Buckets of 2^3 an octave: 6.25 % to either side.
     assert_quantile_ms(
         "least rtt",

@@ -12,7 +12,7 @@ use crate::attached::Attached;
 use crate::last::{self, Last};
 use crate::open::{self, Open};
 use crate::sampler::{self, Sampler};
-use crate::{exact, off, refused, rtt, stall, unit};
+use crate::{clocks, exact, off, refused, rtt, stall, unit};
 
 /// What all checks work with.
 pub struct Bench {
@@ -44,6 +44,7 @@ pub fn run(report: &mut Report, marks: Marks) -> Result<()> {
     report.check("exact", || exact::run(&mut bench))?;
     report.check("rtt", || rtt::run(&mut bench, marks.rtt_source))?;
     report.check("stall", || stall::run(&mut bench))?;
+    report.check("clocks", || clocks::run(&mut bench))?;
     report.check("stop", || stop(&mut bench))?;
     report.check("off", || off::run(&mut bench))?;
     Ok(())
@@ -86,6 +87,7 @@ fn start() -> Result<Bench> {
         exact::STREAM,
         rtt::STREAM,
         stall::STREAM,
+        clocks::STREAM,
         last::STREAM,
     ];
     let sampler = Sampler::start(network.server(), &tables(&network, &streams))?;

@@ -4,6 +4,7 @@
 #[path = "../stack/attached.rs"]
 mod attached;
 mod checks;
+mod clocks;
 mod exact;
 mod last;
 mod machine;
