@@ -122,8 +122,6 @@ pub struct Store {
     segments: Segments,
     active: Option<Active>,
     acks: BTreeMap<u64, Vec<u8>>,
-    /// Of the segment whose acks were written last.
-    ack_file: Option<(u64, File)>,
     reader: Option<Reader>,
     /// Segments that were written to since they were last brought to the disk, and hold what no broker has confirmed.
     unsynced: BTreeMap<u64, Arc<File>>,
@@ -152,7 +150,6 @@ impl Store {
             segments: Segments::default(),
             active: None,
             acks: BTreeMap::new(),
-            ack_file: None,
             reader: None,
             unsynced: BTreeMap::new(),
             named: false,
@@ -240,7 +237,6 @@ impl Store {
 
     fn discard(&mut self, number: u64) {
         self.acks.remove(&number);
-        self.ack_file.take_if(|(of, _)| *of == number);
         self.unsynced.remove(&number);
         if self
             .reader
@@ -353,14 +349,8 @@ impl Store {
         result
     }
 
-    fn write_acks(&mut self, number: u64, acks: &[u8]) -> io::Result<()> {
-        let mut file = match self.ack_file.take() {
-            Some((of, file)) if of == number => file,
-            _ => Directory::append(&self.directory.acks(number))?,
-        };
-        file.write_all(acks)?;
-        self.ack_file = Some((number, file));
-        Ok(())
+    fn write_acks(&self, number: u64, acks: &[u8]) -> io::Result<()> {
+        Directory::append(&self.directory.acks(number))?.write_all(acks)
     }
 
     fn sweep(&mut self) {
