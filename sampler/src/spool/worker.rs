@@ -28,7 +28,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(250);
 /// Commands worked off between two looks at the clock.
 const COMMANDS_AT_ONCE: usize = 256;
-/// Confirmations are written down this often: a kill costs that many sent twice.
+/// Confirmations are written down this often: a kill costs that many sent twice, and each writing opens a file.
 const ACK_EVERY: Duration = Duration::from_millis(500);
 /// A stop waits so long for the last sync.
 const LAST_SYNC: Duration = Duration::from_secs(2);

@@ -2,9 +2,8 @@
 //!
 //! Input: streams, epochs, totals. Output: protobuf bytes, kept by the spool as its reference; and back.
 //! Counts are cumulative and sparse: pairs of (words left out, value), so that an idle stream costs a few bytes. They are written as
-//! varints in one pass: it is done at every window edge. Cells of another layout
-//! are not read as ours (`abi_version`), nor those of another kernel side (`attachment`). Sequences are not among it: each life counts
-//! its own from 0.
+//! varints in one pass: it is done at every window edge. Cells of another layout are not read as ours (`abi_version`), nor those of
+//! another kernel side (`attachment`). Sequences are not among it: each life counts its own from 0.
 //! Limits: about 2 KiB for a slot with a full histogram.
 
 use prost::Message;

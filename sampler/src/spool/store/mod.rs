@@ -344,13 +344,11 @@ impl Store {
         let mut result = Ok(());
         for (number, acks) in std::mem::take(&mut self.acks) {
             debug_assert_eq!(acks.len() % ACK_BYTES, 0);
-            result = result.and(self.write_acks(number, &acks));
+            let written = Directory::append(&self.directory.acks(number))
+                .and_then(|mut file| file.write_all(&acks));
+            result = result.and(written);
         }
         result
-    }
-
-    fn write_acks(&self, number: u64, acks: &[u8]) -> io::Result<()> {
-        Directory::append(&self.directory.acks(number))?.write_all(acks)
     }
 
     fn sweep(&mut self) {

@@ -360,6 +360,10 @@ proptest! {
             match step {
                 0 | 1 => {
                     let batch: Vec<Record> = (0..1 + pick % 40).map(|n| record("s", sequence + u64::from(n), 900)).collect();
+                    let length = batch.iter().filter_map(format::record_bytes).sum::<usize>() + HEAD_BYTES + ACK_BYTES * batch.len();
+                    if store.bytes() + length as u64 > MIB {
+                        continue;
+                    }
                     let (first, losses) = append(&mut store, &batch);
                     lost += losses.values().sum::<u64>();
                     live.extend(batch.iter().map(|record| record.stamp.sequence));
