@@ -43,6 +43,8 @@ pub struct Probe {
     slots: Mapped<Slot>,
     cells: Mapped<Cell>,
     parts: Parts,
+    /// What this kernel allows.
+    mode: &'static str,
     /// Why the lesser mode was taken, by whoever has loaded it.
     lack: Option<KernelError>,
 }
@@ -259,6 +261,7 @@ impl Probe {
             streams: array(&parts, map::STREAMS, MAX_STREAMS)?,
             slots: array(&parts, map::SLOTS, size.slots as usize)?,
             cells: array(&parts, map::CELLS, cells)?,
+            mode: load::mode(&load::kernel_release(), parts.is_lesser()),
             parts,
             lack: None,
         })
@@ -382,7 +385,7 @@ impl Probe {
 
     /// What this kernel allows, as heartbeats say it.
     pub fn mode(&self) -> &'static str {
-        load::mode(&load::kernel_release(), self.parts.is_lesser())
+        self.mode
     }
 
     /// Whether it is in the lesser mode.
