@@ -22,11 +22,6 @@ use crate::sampler::{PATIENCE, Sampler};
 
 /// Name and first port.
 pub const STREAM: (&str, u16) = ("clocks", 8600);
-const PATH: Path = Path {
-    delay: Duration::from_millis(2),
-    loss_to_client_percent: 5,
-    loss_to_server_percent: 1,
-};
 const FLOWS: usize = 6;
 const SUSPENDED: Duration = Duration::from_secs(30);
 const HOUR_S: i64 = 3_600;
@@ -40,7 +35,7 @@ pub fn run(bench: &mut Bench) -> Result<String> {
     let Bench {
         network, sampler, ..
     } = bench;
-    netem::set(network, PATH)?;
+    netem::set(network, Path::LOSSY)?;
     let address = SocketAddr::new(network.server_v4(), STREAM.1);
     let before = TcpCounters::read(network.server())?;
     let server = Server::start(network.server(), &[Listen::new(address)])?;

@@ -14,11 +14,6 @@ use crate::netem::{self, Path};
 
 /// Name and first port.
 pub const STREAM: (&str, u16) = ("exact", 8100);
-const PATH: Path = Path {
-    delay: Duration::from_millis(2),
-    loss_to_client_percent: 5,
-    loss_to_server_percent: 1,
-};
 /// Of each kind.
 const FLOWS: usize = 6;
 
@@ -27,7 +22,7 @@ pub fn run(bench: &mut Bench) -> Result<String> {
     let Bench {
         network, sampler, ..
     } = bench;
-    netem::set(network, PATH)?;
+    netem::set(network, Path::LOSSY)?;
     let mut listens = Vec::new();
     let mut plans = Vec::new();
     for (port, congestion) in [

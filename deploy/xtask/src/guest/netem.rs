@@ -18,6 +18,13 @@ pub struct Path {
 }
 
 impl Path {
+    /// Short, with loss in both directions.
+    pub const LOSSY: Self = Self {
+        delay: Duration::from_millis(2),
+        loss_to_client_percent: 5,
+        loss_to_server_percent: 1,
+    };
+
     /// Nothing is lost.
     pub fn delayed(delay: Duration) -> Self {
         Self {

@@ -2,7 +2,8 @@
 //!
 //! In: the .deb and .rpm files that `cargo xtask systemd-test` has just built. Out: a line per check with what it saw. The machine is a
 //! container of this kernel (systemd-nspawn): its files are a cached Debian root with everything written to memory, its network
-//! is a namespace with a loopback and a real Kafka in it, to which both services come with certificate and password. Everything ends with this process, also at Ctrl-C.
+//! is a namespace with a loopback and a real Kafka in it, to which both services come with certificate and password. Everything ends
+//! with this process, also at Ctrl-C.
 
 mod aggregator;
 mod cgroup;
