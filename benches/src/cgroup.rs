@@ -15,16 +15,27 @@ const PREFIX: &str = "flowvitals-bench-";
 pub struct Cgroup {
     mount: PathBuf,
     path: PathBuf,
+    /// Of a version 1 hierarchy; empty for version 2, as in `/proc/self/cgroup`.
+    controller: &'static str,
 }
 
 impl Cgroup {
-    /// Makes one at the root.
+    /// Makes one at the root of version 2.
     pub fn new(name: &str) -> Result<Self> {
         let mount = sampler::kernel::cgroup::mount().context("no cgroup v2 file system")?;
+        Self::below(mount, "", name)
+    }
+
+    /// Makes one at the root of the hierarchy of a controller; empty: of version 2.
+    pub fn below(mount: PathBuf, controller: &'static str, name: &str) -> Result<Self> {
         remove_orphans(&mount);
         let path = mount.join(format!("{PREFIX}{}-{name}", std::process::id()));
         fs::create_dir(&path).with_context(|| path.display().to_string())?;
-        Ok(Self { mount, path })
+        Ok(Self {
+            mount,
+            path,
+            controller,
+        })
     }
 
     /// Its folder.
@@ -39,15 +50,24 @@ impl Cgroup {
 
     /// Does `work` with the whole process in this cgroup.
     pub fn within<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let before = fs::read_to_string("/proc/self/cgroup")?;
-        let before = before
-            .lines()
-            .find_map(|line| line.strip_prefix("0::/"))
-            .context("this process is in no cgroup v2")?;
+        let home = self.home()?;
         enter(&self.path)?;
         let outcome = work();
-        enter(&self.mount.join(before))?;
+        enter(&home)?;
         outcome
+    }
+
+    /// Where this process is in the same hierarchy.
+    fn home(&self) -> Result<PathBuf> {
+        let groups = fs::read_to_string("/proc/self/cgroup")?;
+        let path = groups.lines().find_map(|line| {
+            let (controllers, path) = line.split_once(':')?.1.split_once(":/")?;
+            let is_it = controllers.split(',').any(|one| one == self.controller);
+            is_it.then_some(path)
+        });
+        Ok(self
+            .mount
+            .join(path.context("this process is in no such cgroup")?))
     }
 }
 

@@ -13,7 +13,6 @@ use std::{
 use anyhow::{Result, ensure};
 use lab::{
     clock,
-    kafka::{self, Cluster, topics},
     network::{Network, Options},
     traffic::{
         plan::Plan,
@@ -25,6 +24,7 @@ use sampler::kernel::memory::{KernelMemory, Size};
 use crate::daemons::Daemon;
 use crate::process::{MIB, Process};
 use crate::setup;
+use crate::site::broker_in;
 
 const STREAMS: u16 = 200;
 const PULSED_STREAMS: u16 = 10;
@@ -85,7 +85,7 @@ pub fn run() -> Result<()> {
     );
     measure("JSON lines", &network, &[])?;
     // It takes Java and Maven, which not every machine has that can be measured.
-    match broker(&network) {
+    match broker_in(network.server()) {
         Ok(cluster) => measure("Kafka", &network, &cluster.broker_list())?,
         Err(error) => println!("Kafka: not measured: {error:#}"),
     }
@@ -94,17 +94,6 @@ pub fn run() -> Result<()> {
         print_memory(cpus);
     }
     Ok(())
-}
-
-/// A broker with our topics.
-fn broker(network: &Network) -> Result<Cluster> {
-    let cluster = Cluster::start(&kafka::Options::default(), Some(network.server()))?;
-    let declared = topics::read(&kafka::declared_topics())?;
-    let brokers = cluster.brokers();
-    network
-        .server()
-        .run_in(|| topics::apply(&brokers, &declared))??;
-    Ok(cluster)
 }
 
 /// The daemon by itself, then with all flows.

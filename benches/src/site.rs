@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail, ensure};
 use lab::kafka::{self, Cluster, topics};
+use lab::netns::Namespace;
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -26,14 +27,24 @@ pub fn now_ms() -> u64 {
     since.map_or(0, |since| since.as_millis() as u64)
 }
 
-/// One broker with the declared topics.
+/// One broker with the declared topics, here.
 pub fn broker() -> Result<Cluster> {
     let cluster = Cluster::start(&kafka::Options::default(), None)?;
-    topics::apply(
-        &cluster.brokers(),
-        &topics::read(&kafka::declared_topics())?,
-    )?;
+    declare(&cluster)?;
     Ok(cluster)
+}
+
+/// The same inside a namespace.
+pub fn broker_in(namespace: &Namespace) -> Result<Cluster> {
+    let cluster = Cluster::start(&kafka::Options::default(), Some(namespace))?;
+    namespace.run_in(|| declare(&cluster))??;
+    Ok(cluster)
+}
+
+fn declare(cluster: &Cluster) -> Result<()> {
+    let declared = topics::read(&kafka::declared_topics())?;
+    topics::apply(&cluster.brokers(), &declared)?;
+    Ok(())
 }
 
 /// The nodes of a site, written for by one producer.

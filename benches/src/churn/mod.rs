@@ -18,13 +18,14 @@ use std::{env, fs};
 use anyhow::{Context, Result, bail, ensure};
 use lab::clock;
 use lab::filter::{Selector, Towards};
-use lab::kafka::{self, Cluster, topics};
+use lab::kafka::Cluster;
 use lab::network::{Network, Options};
 
 use self::memory::MemoryGroup;
 use self::reading::{Reading, Scraper};
 use self::traffic::{RATE_PER_S, Site, Traffic};
 use crate::daemons::Daemon;
+use crate::site::broker_in;
 
 /// How long it looks, unless it is told otherwise.
 pub const LENGTH: Duration = Duration::from_secs(3_600);
@@ -58,12 +59,7 @@ impl Edge {
             ..Options::default()
         })?;
         network.set_loss(Towards::Client, &Selector::default(), LOSS)?;
-        let cluster = Cluster::start(&kafka::Options::default(), Some(network.server()))?;
-        let declared = topics::read(&kafka::declared_topics())?;
-        let brokers = cluster.brokers();
-        network
-            .server()
-            .run_in(|| topics::apply(&brokers, &declared))??;
+        let cluster = broker_in(network.server())?;
         let site = Site::new(network.server_v4());
         let brokers = cluster.broker_list();
         write_config(&site, folder.path(), &brokers, true)?;
@@ -120,17 +116,7 @@ pub fn run(length: Duration) -> Result<()> {
         LOSS * 100.0,
         RELOAD_EVERY.as_secs()
     );
-    let scraper = Scraper::new(&edge.network)?;
-    let read = |at, connections| {
-        Reading::of(
-            at,
-            connections,
-            &edge.daemon.process(),
-            &scraper,
-            edge.group.as_ref(),
-        )
-    };
-    let readings = churn(&edge, length, read)?;
+    let readings = churn(&edge, length)?;
     let total = readings.last().context("no reading")?.connections;
     println!(
         "{total} connections, {:.0} a second; reads {}",
@@ -144,11 +130,8 @@ pub fn run(length: Duration) -> Result<()> {
 }
 
 /// The connections, the reloads and the readings; fails unless everything was counted once and nothing is left.
-fn churn(
-    edge: &Edge,
-    length: Duration,
-    read: impl Fn(Duration, usize) -> Result<Reading>,
-) -> Result<Vec<Reading>> {
+fn churn(edge: &Edge, length: Duration) -> Result<Vec<Reading>> {
+    let (process, scraper) = (edge.daemon.process(), Scraper::new(&edge.network)?);
     let mut traffic = Traffic::start(&edge.network, &edge.site);
     let begin = clock::now();
     let mut readings = Vec::new();
@@ -161,7 +144,8 @@ fn churn(
             reloads += 1;
             edge.reload(reloads % 2 == 0)?;
         }
-        let reading = read(at, traffic.connections())?;
+        let connections = traffic.connections();
+        let reading = Reading::of(at, connections, &process, &scraper, edge.group.as_ref())?;
         if at >= length * printed / LINES {
             printed += 1;
             reading.print();
@@ -170,7 +154,6 @@ fn churn(
         clock::wait_until(READ_EVERY.saturating_sub(begin.elapsed() - at), || false);
     }
     let counts = traffic.stop()?;
-    let scraper = Scraper::new(&edge.network)?;
     let mut last = (0.0, 0.0);
     let rest = clock::wait_until(PATIENCE, || {
         last = scraper

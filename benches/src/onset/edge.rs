@@ -11,7 +11,7 @@ use lab::alertmanager::webhook::{Notification, Webhook};
 use lab::alertmanager::{self, Alertmanager};
 use lab::clock;
 use lab::filter::{Selector, Towards};
-use lab::kafka::{self, Cluster, topics};
+use lab::kafka::Cluster;
 use lab::network::{Network, Options};
 use lab::traffic::client::Client;
 use lab::traffic::plan::Plan;
@@ -20,6 +20,7 @@ use lab::traffic::server::{Listen, Server};
 use super::listen::{Heard, Listener, Paged, unix_ms_of};
 use crate::daemons::Daemon;
 use crate::setup;
+use crate::site::broker_in;
 
 /// Flows of a stream on one node.
 pub const FLOWS: usize = 60;
@@ -65,12 +66,7 @@ impl Edge {
         for (index, stream) in streams.iter().enumerate() {
             set_loss(&mut network, index, stream.loss)?;
         }
-        let cluster = Cluster::start(&kafka::Options::default(), Some(network.server()))?;
-        let declared = topics::read(&kafka::declared_topics())?;
-        let brokers = cluster.brokers();
-        network
-            .server()
-            .run_in(|| topics::apply(&brokers, &declared))??;
+        let cluster = broker_in(network.server())?;
         // A process and a socket live where they were made.
         let (pager, alertmanager) = network.server().run_in(|| -> Result<_> {
             let pager = Webhook::start()?;
@@ -124,8 +120,11 @@ impl Edge {
             "answering on",
         )?;
         let record = std::env::var_os("FLOWVITALS_RECORD");
-        let listener =
-            Listener::start(network.server(), &brokers, record.as_deref().map(Path::new))?;
+        let listener = Listener::start(
+            network.server(),
+            &cluster.brokers(),
+            record.as_deref().map(Path::new),
+        )?;
         let bytes = (MBIT_PER_S * 1e6 / 8.0 * SEGMENT.as_secs_f64()) as u64;
         let mut plan = Plan::new("live", FLOWS * all.len(), all).asking(u32::MAX, bytes, SEGMENT);
         plan.start_spread = SEGMENT;
