@@ -24,7 +24,7 @@ pub enum Command {
     Bench(Bench),
     /// Build the packages of sampler and aggregator: .deb and .rpm, with man pages and shell completions.
     Package(Package),
-    /// Try the packages in a Debian machine with a real systemd (systemd-nspawn): installation, secrets, reload, watchdog, kill -9,
+    /// Try the packages in a Debian machine with a real systemd (systemd-nspawn, or QEMU): installation, secrets, reload, watchdog, kill -9,
     /// no memory left, upgrade, stop, purge; and the .rpm of the same.
     SystemdTest(SystemdTest),
     /// Try the sampler on Debian's kernels in guests (QEMU, emulated): exact counts, RTT, stalls, nothing left after a stop, or a
@@ -66,11 +66,18 @@ pub struct Package {
 }
 
 /// How packages are tried.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct SystemdTest {
     /// Packages as they are shipped, instead of those of programs as `cargo build` makes them.
     #[arg(long)]
     pub release: bool,
+    /// In a guest with a Debian kernel of its own (QEMU, emulated) instead of a container of this machine's: slower, and with a
+    /// memory controller of its own.
+    #[arg(long)]
+    pub qemu: bool,
+    /// The guest's kernel: 5.10, 6.1, 6.12, 6.18 or newest.
+    #[arg(long, value_name = "SERIES", default_value = "6.1", requires = "qemu")]
+    pub kernel: String,
 }
 
 /// Which kernels are tried.

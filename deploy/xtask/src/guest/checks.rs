@@ -126,7 +126,7 @@ pub fn attached(sampler: &Sampler) -> Result<Attached> {
         // One that was closed meanwhile stands for nothing.
         text += &fs::read_to_string(descriptor?.path()).unwrap_or_default();
     }
-    Attached::by(&text)
+    Attached::by(&text, &Attached::now())
 }
 
 /// Over all of its life the counters agree and the ledger adds up, flows that are open at the end included; after a stop nothing of it
@@ -141,7 +141,7 @@ fn stop(bench: &mut Bench) -> Result<String> {
     let before = retrans(bench)?;
     bench.sampler.stop()?;
     let after = retrans(bench)?;
-    attached.gone()?;
+    attached.gone(|| Ok(Attached::now()))?;
     let busy_ms = open.end(bench)?;
     let sampler = &bench.sampler;
     let lost_reads = sampler.windows("").iter().map(|w| w.lost_reads).max();

@@ -4,6 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::attached::Attached;
 use crate::checks::{self, Bench};
 use crate::last::{self, Last};
 use crate::sampler::{DISABLE_FILE, Sampler};
@@ -18,7 +19,7 @@ pub fn run(bench: &mut Bench) -> Result<String> {
     fs::write(DISABLE_FILE, "")?;
     let mode = || sampler.heartbeat().map(|beat| beat.kernel_mode);
     sampler.wait_for("it is off", || mode().as_deref() == Some("disabled"))?;
-    attached.gone()?;
+    attached.gone(|| Ok(Attached::now()))?;
     let beat = sampler.heartbeat().context("no heartbeat")?;
     ensure!(
         (beat.flows_sampled, beat.flows_closed) == (last::FLOWS, last::FLOWS),

@@ -1,6 +1,7 @@
 //! What a process holds of the kernel's BPF objects, and what of that is still there later.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -20,10 +21,23 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// What the descriptors of a process stand for, from the text of its `/proc/<pid>/fdinfo/*`.
-    pub fn by(descriptors: &str) -> Result<Self> {
+    /// What the descriptors of a process stand for, from the text of its `/proc/<pid>/fdinfo/*`, all of which is in the `kernel` too.
+    pub fn by(descriptors: &str, kernel: &Self) -> Result<Self> {
+        let attached = Self::parse(descriptors)?;
+        let whole = !attached.programs.is_empty() && !attached.maps.is_empty();
+        ensure!(
+            whole && !attached.links.is_empty(),
+            "it holds only {attached:?}"
+        );
+        let seen = attached.common(kernel);
+        ensure!(seen == attached, "of {attached:?} the kernel has {seen:?}");
+        Ok(attached)
+    }
+
+    /// From lines with a name, a colon, a tab and a number; others are passed over.
+    pub fn parse(text: &str) -> Result<Self> {
         let mut attached = Self::default();
-        for line in descriptors.lines() {
+        for line in text.lines() {
             let Some((name, number)) = line.split_once(":\t") else {
                 continue;
             };
@@ -35,12 +49,18 @@ impl Attached {
             };
             numbers.insert(number.trim().parse()?);
         }
-        let whole = !attached.programs.is_empty() && !attached.maps.is_empty();
-        ensure!(
-            whole && !attached.links.is_empty(),
-            "it holds only {attached:?}"
-        );
         Ok(attached)
+    }
+
+    /// All that is in the kernel that this runs on. A number that cannot be looked at belongs to something that is going.
+    pub fn now() -> Self {
+        Self {
+            programs: loaded_programs()
+                .filter_map(|p| Some(p.ok()?.id()))
+                .collect(),
+            maps: loaded_maps().filter_map(|m| Some(m.ok()?.id())).collect(),
+            links: loaded_links().filter_map(|l| Some(l.ok()?.id())).collect(),
+        }
     }
 
     /// How much it is.
@@ -52,26 +72,38 @@ impl Attached {
         )
     }
 
-    /// Waits until none of it is in the kernel any more.
-    pub fn gone(&self) -> Result<()> {
-        let mut left = Self::default();
+    /// Waits until none of it is in the kernel that `look` looks into.
+    pub fn gone(&self, look: impl Fn() -> Result<Self>) -> Result<()> {
+        let mut left = Ok(Self::default());
         let gone = clock::wait_until(FREED, || {
-            left = self.left();
-            left.programs.is_empty() && left.maps.is_empty() && left.links.is_empty()
+            left = look().map(|kernel| self.common(&kernel));
+            left.as_ref().is_ok_and(|left| *left == Self::default())
         });
-        ensure!(gone, "still in the kernel: {left:?}");
+        ensure!(gone, "still in the kernel: {:?}", left?);
         Ok(())
     }
 
-    /// What of it is in the kernel. A number that cannot be looked at belongs to something that is going.
-    fn left(&self) -> Self {
-        let programs = loaded_programs().filter_map(|p| Some(p.ok()?.id()));
-        let maps = loaded_maps().filter_map(|m| Some(m.ok()?.id()));
-        let links = loaded_links().filter_map(|l| Some(l.ok()?.id()));
+    fn common(&self, other: &Self) -> Self {
         Self {
-            programs: programs.filter(|id| self.programs.contains(id)).collect(),
-            maps: maps.filter(|id| self.maps.contains(id)).collect(),
-            links: links.filter(|id| self.links.contains(id)).collect(),
+            programs: &self.programs & &other.programs,
+            maps: &self.maps & &other.maps,
+            links: &self.links & &other.links,
         }
+    }
+}
+
+/// As `/proc/<pid>/fdinfo/*` has it, and [`Attached::parse`] takes it.
+impl fmt::Display for Attached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, numbers) in [
+            ("prog_id", &self.programs),
+            ("map_id", &self.maps),
+            ("link_id", &self.links),
+        ] {
+            for number in numbers {
+                writeln!(f, "{name}:\t{number}")?;
+            }
+        }
+        Ok(())
     }
 }

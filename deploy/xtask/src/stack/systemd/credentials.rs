@@ -123,7 +123,7 @@ pub fn rotate(trial: &mut Trial) -> bool {
             let node = site.heartbeat(|node| node.instance != life.instance)?;
             let window = life.next(machine, site)?;
             ensure!(window.sampling_key_id == id(KEYS[1])?, "{window:?}");
-            life.attached.gone()?;
+            machine.gone(&life.attached)?;
             let (reason, cut_ms) = (&node.uncounted_reason, node.uncounted_ms);
             ensure!(reason.contains("sampling key"), "{node:?}");
             Ok(format!(

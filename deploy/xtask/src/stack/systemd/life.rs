@@ -25,7 +25,7 @@ impl Life {
         let process = Service::new(machine, NAME).process()?;
         Ok(Self {
             instance: site.window(|_| true)?.instance,
-            attached: Attached::by(&machine.descriptors(process.pid)?)?,
+            attached: machine.attached(process.pid)?,
             process,
         })
     }
@@ -51,7 +51,7 @@ impl Life {
     pub fn goes_on(&self, machine: &Machine, site: &Site) -> Result<StreamWindow> {
         let window = self.next(machine, site)?;
         let process = Service::new(machine, NAME).process()?;
-        let now = Attached::by(&machine.descriptors(process.pid)?)?;
+        let now = machine.attached(process.pid)?;
         ensure!(now == self.attached, "not {:?}, but {now:?}", self.attached);
         Ok(window)
     }

@@ -10,7 +10,6 @@ use super::life::Life;
 use super::machine::Machine;
 use super::sampler::{NAME, words};
 use super::service::Service;
-use super::shortage::Shortage;
 
 /// What systemd must have read in the unit.
 const PROPERTIES: [(&str, &str); 9] = [
@@ -48,14 +47,14 @@ pub fn hold(trial: &mut Trial) -> bool {
         return false;
     }
     let what = "sampler: goes before a server does";
-    let mut shortage = match Shortage::of(SERVER_BYTES) {
+    let mut shortage = match machine.shortage(SERVER_BYTES) {
         Ok(Some(shortage)) => shortage,
         Ok(None) => return report.skipped(what, "memory is not counted by version 1 here"),
         Err(error) => return report.check(what, || Err(error)),
     };
     report.check(what, || {
         let (restarts, life) = (service.number("NRestarts")?, Life::now(machine, site)?);
-        machine.join(life.process.pid, &shortage.members()?)?;
+        shortage.take_in(life.process.pid)?;
         shortage.begin()?;
         // By itself it may need no more for a minute.
         clock::wait_until(NEEDS_MORE, || {

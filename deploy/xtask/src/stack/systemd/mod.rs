@@ -1,14 +1,15 @@
 //! `cargo xtask systemd-test`: the packages in a Debian machine of their own, whose PID 1 is systemd.
 //!
 //! In: the .deb and .rpm files that `cargo xtask systemd-test` has just built. Out: a line per check with what it saw. The machine is a
-//! container of this kernel (systemd-nspawn): its files are a cached Debian root with everything written to memory, its network
-//! is a namespace with a loopback and a real Kafka in it, to which both services come with certificate and password. Everything ends
-//! with this process, also at Ctrl-C.
+//! container of this kernel (systemd-nspawn) or a guest with a kernel of its own (QEMU): its files are a cached Debian root of which
+//! nothing is changed, its network ends in a namespace with a real Kafka in it, to which both services come with certificate and
+//! password. Everything ends with this process, also at Ctrl-C.
 
 mod aggregator;
 mod cgroup;
 mod credentials;
 mod files;
+mod image;
 mod life;
 mod limits;
 mod machine;
@@ -22,12 +23,14 @@ mod site;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::cli::SystemdTest;
+use crate::vm::modules::Purpose;
+use crate::vm::{initramfs, kernels, series};
 use crate::{interrupt, paths};
 use files::Files;
-use machine::Machine;
+use machine::{Machine, Parts};
 use report::Report;
 use site::Site;
 
@@ -38,11 +41,18 @@ const PLAYERS: &str = "head -c 400000 /dev/zero > /var/www/html/segment.ts && sy
 /// Boots the machine and tries both packages in it.
 pub fn run(options: SystemdTest) -> Result<()> {
     interrupt::watch()?;
-    let packages = Packages::of(options)?;
+    let packages = Packages::of(&options)?;
     let root = root::make()?;
+    let parts = match options.qemu {
+        true => Some(parts(&options.kernel, &root, packages.folder())?),
+        false => None,
+    };
     println!("starting Kafka in a network namespace, and the machine");
     let site = Site::start()?;
-    let machine = Machine::boot(&root, site.namespace(), packages.folder())?;
+    let machine = match &parts {
+        Some(parts) => Machine::guest(parts, &site)?,
+        None => Machine::container(&root, &site, packages.folder())?,
+    };
     let mut report = Report::default();
     report.passed("machine", &machine.description()?, machine.boot_time());
     machine.shell(PLAYERS)?;
@@ -69,6 +79,23 @@ pub fn run(options: SystemdTest) -> Result<()> {
     report.end()
 }
 
+/// What a guest with a kernel of that series is made of.
+fn parts(series: &str, root: &Path, packages: &Path) -> Result<Parts> {
+    ensure!(
+        cfg!(target_arch = "x86_64"),
+        "guests are made of this machine's programs, and the kernels are for x86-64"
+    );
+    let mut found = kernels::of(&series::chosen(&[series.to_owned()])?)?;
+    let (_, kernel) = found.pop().context("one series, one kernel")?;
+    let kernel = kernel?;
+    Ok(Parts {
+        initramfs: initramfs::make(&[&kernel], Purpose::Debian)?,
+        root: image::of_root(root)?,
+        packages: image::of_packages(packages, root)?,
+        kernel,
+    })
+}
+
 /// What every check needs.
 pub struct Trial<'a> {
     machine: &'a Machine,
@@ -85,7 +112,7 @@ pub struct Packages {
 }
 
 impl Packages {
-    fn of(options: SystemdTest) -> Result<Self> {
+    fn of(options: &SystemdTest) -> Result<Self> {
         let profile = if options.release { "release" } else { "dev" };
         let folder = paths::target().join("package").join(profile);
         let folder = folder

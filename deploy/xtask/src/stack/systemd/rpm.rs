@@ -10,7 +10,6 @@ use super::life::Life;
 use super::sampler::{CONFIG, NAME, config, words};
 use super::service::Service;
 use super::{Trial, credentials};
-use crate::attached::Attached;
 
 const AGGREGATOR: &str = "flowvitals-aggregator";
 const PRESET: &str = "/etc/systemd/system-preset/99-default-disable.preset";
@@ -85,9 +84,9 @@ pub fn comes_and_goes(trial: &mut Trial) {
         ))
     }) && report.check("rpm: erase while it runs", || {
         let process = service.process()?;
-        let attached = Attached::by(&machine.descriptors(process.pid)?)?;
+        let attached = machine.attached(process.pid)?;
         rpm(&format!("--erase {NAME}"))?;
-        attached.gone()?;
+        machine.gone(&attached)?;
         machine.shell(&format!("! test -e /proc/{}", process.pid))?;
         credentials::take_back(machine, NAME)?;
         machine.shell(&format!(

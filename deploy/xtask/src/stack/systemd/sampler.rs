@@ -7,7 +7,6 @@ use super::life::Life;
 use super::service::Service;
 use super::site::Site;
 use super::{Trial, credentials};
-use crate::attached::Attached;
 
 /// Of package, program, service and Kafka's user.
 pub const NAME: &str = "flowvitals-sampler";
@@ -57,7 +56,7 @@ pub fn runs(trial: &mut Trial) -> bool {
             ensure!(process.uid.to_string() == expected.trim(), "{process:?}");
             let bare = process.capabilities.iter().all(|set| set.trim_matches('0').is_empty());
             ensure!(bare && process.confined, "{process:?}");
-            let held = Attached::by(&machine.descriptors(process.pid)?)?.counts();
+            let held = machine.attached(process.pid)?.counts();
             Ok(format!("uid {}, no capability left, {held}", process.uid))
         })
         && report.check("sampler: sees real traffic", || {
@@ -147,12 +146,12 @@ pub fn is_held_back(trial: &mut Trial) -> bool {
     }) && report.check("sampler: disable file", || {
         let (restarts, life) = (service.number("NRestarts")?, Life::now(machine, site)?);
         machine.shell(&format!("touch {DISABLED}"))?;
-        life.attached.gone()?;
+        machine.gone(&life.attached)?;
         ensure!(service.process()? == life.process, "another process");
         machine.shell(&format!("rm {DISABLED}"))?;
         let process = service.restarted(restarts)?;
         let window = life.next(machine, site)?;
-        let held = Attached::by(&machine.descriptors(process.pid)?)?.counts();
+        let held = machine.attached(process.pid)?.counts();
         let counts = life.attached.counts();
         Ok(format!(
             "nothing left of {counts}; file gone: {held}, {}",
@@ -166,19 +165,19 @@ pub fn goes(trial: &mut Trial) {
     let machine = trial.machine;
     let service = Service::new(machine, NAME);
     trial.report.check("sampler: stop", || {
-        let attached = Attached::by(&machine.descriptors(service.process()?.pid)?)?;
+        let attached = machine.attached(service.process()?.pid)?;
         service.systemctl("stop")?;
         let result = service.property("Result")?;
         ensure!(result == "success", "{result}; {}", service.last_words());
-        attached.gone()?;
+        machine.gone(&attached)?;
         Ok(format!("nothing left of {}", attached.counts()))
     });
     trial.report.check("sampler: purge while it runs", || {
         service.restart()?;
         let process = service.process()?;
-        let attached = Attached::by(&machine.descriptors(process.pid)?)?;
+        let attached = machine.attached(process.pid)?;
         machine.shell(&format!("apt-get purge --yes {NAME} 2>&1"))?;
-        attached.gone()?;
+        machine.gone(&attached)?;
         machine.shell(&format!("! test -e /proc/{}", process.pid))?;
         credentials::take_back(machine, NAME)?;
         machine.shell("rmdir /etc/flowvitals")?;

@@ -4,7 +4,7 @@
 //! Its console goes to a file, its lines ([`Line`]) to another, both below `target/vm-test/guests`.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -100,7 +100,7 @@ fn boot(kernel: &Kernel, initramfs: &Path, console: &Path, lines: &Path) -> Resu
 }
 
 /// The end of a console.
-pub fn tail(console: &PathBuf) -> String {
+pub fn tail(console: &Path) -> String {
     let bytes = fs::read(console).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<_> = text.lines().map(|line| format!("  | {line}")).collect();

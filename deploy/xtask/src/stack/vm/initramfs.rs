@@ -1,5 +1,5 @@
-//! The guests' file system: our guest program as init, the sampler, `ip` and `tc`, each with the libraries that it is linked with,
-//! and the modules of every kernel. One archive serves all guests.
+//! The guests' first file system: our guest program as init, and what it needs there (`ip`; for checks of its own the sampler and `tc`
+//! too), each with the libraries that it is linked with, and the modules of every kernel. One archive serves all guests of a purpose.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use lab::command;
 
 use super::kernels::Kernel;
+use super::modules::Purpose;
 use crate::paths;
 
 /// Mount points and places to write to.
@@ -22,7 +23,12 @@ const PROGRAMS: [(&str, &str); 2] = [
 ];
 
 /// Writes the archive; where it is.
-pub fn make(kernels: &[&Kernel]) -> Result<PathBuf> {
+pub fn make(kernels: &[&Kernel], purpose: Purpose) -> Result<PathBuf> {
+    // The first of each is all that a root needs.
+    let count = match purpose {
+        Purpose::Checks => 2,
+        Purpose::Debian => 1,
+    };
     let folder = paths::target().join("vm-test");
     let root = folder.join("root");
     if root.exists() {
@@ -31,14 +37,14 @@ pub fn make(kernels: &[&Kernel]) -> Result<PathBuf> {
     for name in FOLDERS {
         fs::create_dir_all(root.join(name))?;
     }
-    for (name, place) in PROGRAMS {
+    for (name, place) in &PROGRAMS[..count] {
         let program = std::env::current_exe()?.with_file_name(name);
         let stripped = root.join(place);
         command::run(Command::new("strip").arg("-o").arg(&stripped).arg(&program))
             .with_context(|| format!("{} is not built", program.display()))?;
         add_libraries(&root, &program)?;
     }
-    for name in TOOLS {
+    for name in &TOOLS[..count] {
         let tool = find(name)?;
         fs::copy(&tool, root.join("usr/bin").join(name))?;
         add_libraries(&root, &tool)?;
@@ -46,11 +52,11 @@ pub fn make(kernels: &[&Kernel]) -> Result<PathBuf> {
     for kernel in kernels {
         let place = root.join("modules").join(&kernel.release);
         fs::create_dir_all(&place)?;
-        for (order, module) in kernel.modules().enumerate() {
-            fs::copy(module, place.join(format!("{order}.ko")))?;
+        for (order, module) in kernel.modules(purpose)?.iter().enumerate() {
+            fs::copy(module, place.join(format!("{order:02}.ko")))?;
         }
     }
-    pack(&root, &folder.join("initramfs.cpio"))
+    pack(&root, &folder.join(format!("{}.cpio", purpose.name())))
 }
 
 fn pack(root: &Path, archive: &Path) -> Result<PathBuf> {

@@ -1,22 +1,19 @@
-//! The kernels, kept below `target/vm-test/kernels`: an image and the few modules that a guest needs.
+//! The kernels, kept below `target/vm-test/kernels`: an image and the few modules that guests need.
 //!
 //! A kernel that lies there is taken for two weeks; then a newer one of its series is looked for, and where none can be had the old
 //! one still serves.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use lab::command;
 
 use super::apt::Apt;
+use super::modules::{self, Purpose};
 use super::series::Series;
 use crate::{paths, progress};
 
-/// A link between two namespaces, and its delay and loss.
-const MODULES: [&str; 2] = ["veth", "sch_netem"];
 const FRESH: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// A kernel that can be booted.
@@ -32,6 +29,8 @@ pub struct Kernel {
 impl Kernel {
     fn at(series: Series, folder: PathBuf) -> Option<Self> {
         let release = fs::read_to_string(folder.join("release")).ok()?;
+        let whole = Purpose::ALL.map(|purpose| folder.join(purpose.name()).is_dir());
+        whole.into_iter().all(|is_there| is_there).then_some(())?;
         Some(Self {
             series,
             release: release.trim().to_owned(),
@@ -45,10 +44,13 @@ impl Kernel {
     }
 
     /// The modules, in the order in which they are loaded.
-    pub fn modules(&self) -> impl Iterator<Item = PathBuf> {
-        MODULES
-            .map(|name| self.folder.join(format!("{name}.ko")))
-            .into_iter()
+    pub fn modules(&self, purpose: Purpose) -> Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(self.folder.join(purpose.name()))?;
+        let mut modules = entries
+            .map(|entry| Ok(entry?.path()))
+            .collect::<Result<Vec<_>>>()?;
+        modules.sort();
+        Ok(modules)
     }
 
     fn is_fresh(&self) -> bool {
@@ -124,20 +126,9 @@ fn fetch(apt: &Apt, series: Series, release: &str, folder: &Path) -> Result<Kern
     let image = find(&|name| name == "vmlinuz" || name.starts_with("vmlinuz-"));
     let image = image.with_context(|| format!("no image in the packages of {release}"))?;
     fs::rename(image, made.join("vmlinuz"))?;
-    for module in MODULES {
-        let plain = format!("{module}.ko");
-        let file = find(&|name| name.strip_suffix(".xz").unwrap_or(name) == plain);
-        let file =
-            file.with_context(|| format!("no module {module} in the packages of {release}"))?;
-        fs::copy(file, made.join(file.file_name().unwrap_or_default()))?;
-        // Compressed from 6.12 on; the guest has no use for that.
-        if file.extension().is_some_and(|e| e == "xz") {
-            command::run(
-                Command::new("xz")
-                    .args(["--decompress", "--force"])
-                    .arg(made.join(format!("{plain}.xz"))),
-            )?;
-        }
+    for purpose in Purpose::ALL {
+        modules::gather(&files, purpose, &made.join(purpose.name()))
+            .with_context(|| format!("kernel {release}"))?;
     }
     fs::remove_dir_all(&unpacked)?;
     // Last: without it the folder counts for nothing.

@@ -4,10 +4,11 @@
 //! kernels and checks. Nothing of it needs root, /dev/kvm or the network of a guest. Limits: two guests at a time.
 
 mod apt;
-mod guest;
-mod initramfs;
-mod kernels;
-mod series;
+pub mod guest;
+pub mod initramfs;
+pub mod kernels;
+pub mod modules;
+pub mod series;
 mod table;
 
 use std::path::Path;
@@ -22,6 +23,7 @@ use lab::guest::{Line, Outcome};
 use crate::cli::VmTest;
 use crate::interrupt;
 use kernels::Kernel;
+use modules::Purpose;
 use series::Series;
 
 /// They have one CPU each.
@@ -62,7 +64,7 @@ pub fn run(options: &VmTest) -> Result<()> {
         .iter()
         .filter_map(|(_, kernel)| kernel.as_ref().ok())
         .collect();
-    let initramfs = initramfs::make(&at_hand)?;
+    let initramfs = initramfs::make(&at_hand, Purpose::Checks)?;
     let trials = all(wanted, &initramfs);
     if interrupt::came() {
         bail!("interrupted");

@@ -1,6 +1,5 @@
-//! A node whose memory is full, in small: a server that holds all that there is, and who has to share it.
-//!
-//! In: how much. Out: whom the kernel's OOM killer took. Needs version 1's memory controller, whose groups are made here.
+//! Short memory for a container, by version 1's memory controller of this machine, in a group of our own. What version 2 has of it is
+//! systemd's to give out, here or in the machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lab::clock;
 
-use super::cgroup::Group;
+use super::Shortage;
+use crate::systemd::cgroup::Group;
+use crate::systemd::machine::Container;
 
 /// How long the server may take to fill its memory.
 const FILLED: Duration = Duration::from_secs(30);
@@ -19,16 +20,17 @@ const SERVER: &str =
     "echo $$ > \"$1\" && exec setpriv --pdeathsig KILL dd if=/dev/zero status=none bs=\"$2\"";
 
 /// The full memory; given back when dropped.
-pub struct Shortage {
+pub struct Full<'a> {
+    container: &'a Container,
     // It holds what it read until somebody takes it from it, which the second never does.
     server: Child,
     reader: Child,
     group: Group,
 }
 
-impl Shortage {
+impl<'a> Full<'a> {
     /// A server that holds so many bytes; nothing where memory cannot be made short here.
-    pub fn of(bytes: u64) -> Result<Option<Self>> {
+    pub fn of(bytes: u64, container: &'a Container) -> Result<Option<Self>> {
         let Some(group) = Group::of_memory()? else {
             return Ok(None);
         };
@@ -41,6 +43,7 @@ impl Shortage {
         server.args(["-c", SERVER, "sh"]).args(group.members());
         let server = server.arg(bytes.to_string()).stdout(taken).spawn()?;
         let mut shortage = Self {
+            container,
             server,
             reader,
             group,
@@ -57,37 +60,6 @@ impl Shortage {
             "the server did not fill its memory"
         );
         Ok(Some(shortage))
-    }
-
-    /// The file that takes the id of who shares the memory.
-    pub fn members(&self) -> Result<PathBuf> {
-        self.group.members().next().context("no group")
-    }
-
-    /// From now on there is no more than what is used.
-    pub fn begin(&self) -> Result<()> {
-        let mut set = Ok(());
-        let is_set = clock::wait_until(Duration::from_secs(10), || {
-            // Refused where more came to be used in between.
-            set = self
-                .number("memory.usage_in_bytes")
-                .and_then(|used| self.set("memory.limit_in_bytes", used));
-            set.is_ok()
-        });
-        ensure!(is_set, "{set:?}");
-        Ok(())
-    }
-
-    /// How many processes the kernel has killed for it.
-    pub fn killed(&self) -> Result<u64> {
-        let text = fs::read_to_string(self.file("memory.oom_control"))?;
-        let killed = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-        Ok(killed.with_context(|| text.clone())?.parse()?)
-    }
-
-    /// Whether the server was spared.
-    pub fn server_lives(&mut self) -> bool {
-        self.server.try_wait().is_ok_and(|ended| ended.is_none())
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -107,7 +79,37 @@ impl Shortage {
     }
 }
 
-impl Drop for Shortage {
+impl Shortage for Full<'_> {
+    fn take_in(&self, pid: u32) -> Result<()> {
+        let members = self.group.members().next().context("no group")?;
+        self.container.join(pid, &members)
+    }
+
+    fn begin(&self) -> Result<()> {
+        let mut set = Ok(());
+        let is_set = clock::wait_until(Duration::from_secs(10), || {
+            // Refused where more came to be used in between.
+            set = self
+                .number("memory.usage_in_bytes")
+                .and_then(|used| self.set("memory.limit_in_bytes", used));
+            set.is_ok()
+        });
+        ensure!(is_set, "{set:?}");
+        Ok(())
+    }
+
+    fn killed(&self) -> Result<u64> {
+        let text = fs::read_to_string(self.file("memory.oom_control"))?;
+        let killed = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        Ok(killed.with_context(|| text.clone())?.parse()?)
+    }
+
+    fn server_lives(&mut self) -> bool {
+        self.server.try_wait().is_ok_and(|ended| ended.is_none())
+    }
+}
+
+impl Drop for Full<'_> {
     fn drop(&mut self) {
         // Both fail only for one that has ended already. The group goes after them.
         for child in [&mut self.server, &mut self.reader] {
