@@ -137,7 +137,7 @@ fn throughput(runtime: &Runtime, node: &mut Node) -> Result<()> {
     for _ in 0..EDGES {
         let (first, count) = append(runtime, &spool, &edge)?;
         let places = (first.index..first.index + count).map(|index| SpoolId { index, ..first });
-        spool.done(places.collect());
+        spool.done(places);
         events += u64::from(count);
     }
     // Answered after everything before it.

@@ -66,7 +66,6 @@ pub(super) enum Command {
         ticket: Arc<Ticket>,
         reply: oneshot::Sender<Written>,
     },
-    Done(Vec<SpoolId>),
     GiveBack {
         id: SpoolId,
         stream: Option<String>,
@@ -87,6 +86,7 @@ pub(super) enum Command {
 #[derive(Clone, Debug)]
 pub struct Spool {
     commands: Sender<Command>,
+    confirmed: Arc<Mutex<Vec<SpoolId>>>,
     status: Arc<Mutex<SpoolStatus>>,
     instance: u64,
 }
@@ -122,11 +122,13 @@ impl Spool {
         }));
         let syncer = Syncer::start(Arc::clone(&status), settings.faults.clone())?;
         let (commands, receiver) = channel();
+        let confirmed = Arc::new(Mutex::new(Vec::new()));
         let parts = Parts {
             store,
             references,
             dead_letters: DeadLetters::new(&settings.directory),
             syncer,
+            confirmed: Arc::clone(&confirmed),
             fsync: settings.fsync,
             ledger,
             status: Arc::clone(&status),
@@ -134,6 +136,7 @@ impl Spool {
         Worker::start(parts, receiver)?;
         let spool = Self {
             commands,
+            confirmed,
             status,
             instance: settings.instance,
         };
@@ -185,11 +188,12 @@ impl Spool {
         }
     }
 
-    /// These need the spool no more.
-    pub fn done(&self, ids: Vec<SpoolId>) {
-        if !ids.is_empty() {
-            self.tell(Command::Done(ids));
-        }
+    /// These need the spool no more. The thread learns it within half a second, and is not woken for it.
+    pub fn done(&self, ids: impl IntoIterator<Item = SpoolId>) {
+        let confirmed = self.confirmed.lock();
+        confirmed
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(ids);
     }
 
     /// An event had to leave the memory; it is replayed later.

@@ -190,12 +190,15 @@ impl Segments {
             .ok()
     }
 
-    /// The sink has this record in memory.
-    pub fn hand_out(&mut self, id: SpoolId) {
-        if let Some(segment) = self.get_mut(id.segment)
-            && segment.is_pending(id.index)
-        {
-            segment.out.put(id.index, true);
+    /// The sink has so many records from `first` on in memory.
+    pub fn hand_out(&mut self, first: SpoolId, count: u32) {
+        let Some(segment) = self.get_mut(first.segment) else {
+            return;
+        };
+        for index in first.index..first.index + count {
+            if segment.is_pending(index) {
+                segment.out.put(index, true);
+            }
         }
     }
 
@@ -390,7 +393,7 @@ mod tests {
                         }
                     }
                     _ => {
-                        segments.hand_out(at);
+                        segments.hand_out(at, 1);
                         if let Some(state) = model.get_mut(&at).filter(|state| **state == 0) {
                             *state = 1;
                         }

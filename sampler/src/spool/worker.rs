@@ -24,8 +24,8 @@ use crate::sink::{Ledger, Reason};
 
 /// A disk that said no is asked again this often.
 const RETRY: Duration = Duration::from_secs(1);
-/// The thread looks up this often when nothing happens.
-const TICK: Duration = Duration::from_millis(250);
+/// The thread looks up this often when there is nothing to do.
+const IDLE: Duration = Duration::from_secs(1);
 /// Commands worked off between two looks at the clock.
 const COMMANDS_AT_ONCE: usize = 256;
 /// Confirmations are written down this often: a kill costs that many sent twice, and each writing opens a file.
@@ -39,6 +39,8 @@ pub(super) struct Parts {
     pub(super) references: ReferenceFiles,
     pub(super) dead_letters: DeadLetters,
     pub(super) syncer: Syncer,
+    /// What the spool need not keep any more. The thread is not woken for it.
+    pub(super) confirmed: Arc<Mutex<Vec<SpoolId>>>,
     /// What is not confirmed by then is brought to the disk.
     pub(super) fsync: Duration,
     pub(super) ledger: Arc<Ledger>,
@@ -50,6 +52,8 @@ pub(super) struct Worker {
     parts: Parts,
     start: Instant,
     rate: Rate,
+    /// What [`Parts::confirmed`] held.
+    taken: Vec<SpoolId>,
     /// Since when something waits to be brought to the disk.
     unsynced_since: Option<Instant>,
     flushed_at: Instant,
@@ -66,6 +70,7 @@ impl Worker {
             parts,
             start: now,
             rate: Rate::default(),
+            taken: Vec::new(),
             unsynced_since: None,
             flushed_at: now,
             failed: None,
@@ -80,11 +85,12 @@ impl Worker {
 
     fn run(mut self, commands: &Receiver<Command>) {
         loop {
-            let first = match commands.recv_timeout(TICK) {
+            let first = match commands.recv_timeout(self.patience()) {
                 Ok(command) => Some(command),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return self.finish(),
             };
+            self.take_confirmed();
             let mut written = 0;
             let more = std::iter::from_fn(|| commands.try_recv().ok());
             for command in first.into_iter().chain(more).take(COMMANDS_AT_ONCE) {
@@ -105,6 +111,28 @@ impl Worker {
         }
     }
 
+    /// How long nothing has to be done: waking up is most of what the thread costs.
+    fn patience(&self) -> Duration {
+        let store = &self.parts.store;
+        if store.segments().unconfirmed() == 0 && store.is_flushed() {
+            return IDLE;
+        }
+        let flush = ACK_EVERY.saturating_sub(self.flushed_at.elapsed());
+        match self.unsynced_since {
+            Some(since) if !self.parts.syncer.is_busy() => {
+                flush.min(self.parts.fsync.saturating_sub(since.elapsed()))
+            }
+            _ => flush,
+        }
+    }
+
+    fn take_confirmed(&mut self) {
+        std::mem::swap(&mut *lock(&self.parts.confirmed), &mut self.taken);
+        for id in self.taken.drain(..) {
+            self.parts.store.confirm(id);
+        }
+    }
+
     /// Bytes written.
     fn obey(&mut self, command: Command) -> u64 {
         let mut losses = Losses::new();
@@ -119,9 +147,6 @@ impl Worker {
                 written = batch.bytes();
                 self.append(&batch, reference, &ticket, reply, &mut losses);
             }
-            Command::Done(ids) => ids.into_iter().for_each(|id| {
-                self.parts.store.confirm(id);
-            }),
             Command::GiveBack {
                 id,
                 stream,
@@ -292,6 +317,7 @@ impl Worker {
     }
 
     fn finish(&mut self) {
+        self.take_confirmed();
         self.flush();
         let at_risk = self.parts.ledger.totals().at_risk;
         if let Err(error) = self.parts.references.settle(at_risk) {
@@ -330,11 +356,12 @@ impl Worker {
     }
 
     fn lock(&self) -> MutexGuard<'_, SpoolStatus> {
-        self.parts
-            .status
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.parts.status)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn wall_ms() -> u64 {

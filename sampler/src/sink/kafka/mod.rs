@@ -7,6 +7,7 @@
 //! Limits: [`inflight`] per kind; what finds no room waits in the queue, whose oldest goes back to the spool or is dropped.
 
 mod credentials;
+mod events;
 mod health;
 mod inflight;
 mod producer;
@@ -32,7 +33,7 @@ pub use self::settings::{KafkaError, KafkaSettings, Topics, client_config};
 use super::ledger::{Ledger, SinkState};
 use super::queue::{Origin, QueueReceiver, Queued};
 use super::record::Kind;
-use crate::spool::{Replayed, Spool, SpoolId};
+use crate::spool::{Replayed, Spool};
 
 /// How often holds and state are looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -81,8 +82,6 @@ pub struct KafkaSink {
     credentials: Credentials,
     spool: Option<Spool>,
     replay: Replay,
-    /// Confirmed, not yet told to the spool.
-    done: Vec<SpoolId>,
 }
 
 impl KafkaSink {
@@ -106,7 +105,6 @@ impl KafkaSink {
             renewal: None,
             spool: None,
             replay: Replay::default(),
-            done: Vec::new(),
         })
     }
 
@@ -135,6 +133,7 @@ impl KafkaSink {
             let ask = open.contains(&true) && deadline.is_none();
             tokio::select! {
                 biased;
+                () = self.life.events().came() => self.life.events().serve(),
                 count = self.reports.recv_many(&mut reports, REPORTS_AT_ONCE) => {
                     debug_assert!(count > 0, "this end holds a sender too");
                     for report in reports.drain(..) {
@@ -172,8 +171,7 @@ impl KafkaSink {
         })
     }
 
-    fn finish(mut self, queue: &QueueReceiver) -> Drained {
-        self.tell_done();
+    fn finish(self, queue: &QueueReceiver) -> Drained {
         let safe = (queue.spooled_len(), self.in_flight.spooled_len());
         let backlog = self.spool.as_ref().map_or(0, Spool::pending) as usize;
         let left = Drained {
@@ -225,12 +223,11 @@ impl KafkaSink {
         }
     }
 
-    /// Tells the spool what it may forget: at every tick, since each word wakes its thread.
-    fn tell_done(&mut self) {
+    /// Tells the spool what it may forget.
+    fn let_go(&self, origin: Origin) {
         if let Some(spool) = &self.spool {
-            spool.done(std::mem::take(&mut self.done));
+            spool.done(origin.spooled);
         }
-        self.done.clear();
     }
 
     fn on_event(&mut self, queued: Queued) {
@@ -258,7 +255,7 @@ impl KafkaSink {
                 if let Some(queued) = self.in_flight.remove(id) {
                     self.ledger
                         .delivered(&queued.record, queued.origin, queued.since.elapsed());
-                    self.done.extend(queued.origin.spooled);
+                    self.let_go(queued.origin);
                     self.health.delivered(queued.record.kind);
                 }
             }
@@ -310,7 +307,7 @@ impl KafkaSink {
             return;
         };
         self.ledger.dead_letter(&queued.record, queued.origin);
-        self.done.extend(queued.origin.spooled);
+        self.let_go(queued.origin);
         let now = Instant::now();
         if self
             .last_dead_letter_log
@@ -392,7 +389,6 @@ impl KafkaSink {
     }
 
     fn on_tick(&mut self) {
-        self.tell_done();
         let now = Instant::now();
         if self.life.fatal().is_some() {
             self.renew();

@@ -1,18 +1,20 @@
 //! One life of a librdkafka producer.
 //!
-//! Input: records. Output: [`Report`]s, from librdkafka's own thread. Limits: bounded by librdkafka's queue, which is
+//! Input: records. Output: [`Report`]s, when its [events](Events) are served. Limits: bounded by librdkafka's queue, which is
 //! larger than the table of events in flight, so there are at most as many reports as events in flight and errors.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{debug, error, info};
 
+use super::events::Events;
 use super::inflight::Id;
 use crate::sink::record::{Kind, Record};
 
@@ -52,12 +54,13 @@ pub enum Report {
 /// A producer and the number of its life.
 pub struct Life {
     number: u64,
-    producer: ThreadedProducer<Context>,
+    events: Events<Context>,
+    producer: Arc<BaseProducer<Context>>,
     reports: UnboundedSender<Report>,
 }
 
 /// Breaks a producer as a broken promise of idempotence would, for tests.
-pub struct Breaker(ThreadedProducer<Context>);
+pub struct Breaker(Arc<BaseProducer<Context>>);
 
 impl Breaker {
     /// Does it, by librdkafka's own function for tests.
@@ -138,11 +141,19 @@ impl Life {
             life: number,
             reports: reports.clone(),
         };
+        let producer: Arc<BaseProducer<_>> = Arc::new(config.create_with_context(context)?);
+        let no_queue = || ClientError::ClientCreation("no queue of events".to_owned());
         Ok(Self {
             number,
-            producer: config.create_with_context(context)?,
+            events: Events::of(Arc::clone(&producer)).ok_or_else(no_queue)?,
+            producer,
             reports,
         })
+    }
+
+    /// What librdkafka has to say.
+    pub fn events(&self) -> &Events<Context> {
+        &self.events
     }
 
     /// Number of this life.
@@ -167,7 +178,7 @@ impl Life {
 
     /// Something that breaks this producer.
     pub fn breaker(&self) -> Breaker {
-        Breaker(self.producer.clone())
+        Breaker(Arc::clone(&self.producer))
     }
 
     /// Why this producer can send nothing more, if that is so.
@@ -181,7 +192,7 @@ impl Life {
     /// Asks the brokers for a topic; librdkafka itself would look for one that was missing only after minutes.
     pub fn probe(&self, topic: &str, kind: Kind) {
         let (producer, reports, topic, life) = (
-            self.producer.clone(),
+            Arc::clone(&self.producer),
             self.reports.clone(),
             topic.to_owned(),
             self.number,
@@ -197,9 +208,11 @@ impl Life {
         });
     }
 
-    /// Ends this life. What it did not deliver is reported as purged, and belongs to the next one.
+    /// Ends this life. What it did not deliver belongs to the next one.
     pub fn end(self) {
-        // Ending waits for librdkafka's thread: not on the executor's.
-        tokio::task::spawn_blocking(move || drop(self.producer));
+        // What has arrived by now need not go again.
+        self.events.serve();
+        // Ending waits for librdkafka's threads: not on the executor's.
+        tokio::task::spawn_blocking(move || drop(self));
     }
 }

@@ -307,9 +307,7 @@ impl Store {
 
     /// The sink has so many records from `first` on in memory.
     pub fn hand_out(&mut self, first: SpoolId, count: u32) {
-        for index in first.index..first.index + count {
-            self.segments.hand_out(SpoolId { index, ..first });
-        }
+        self.segments.hand_out(first, count);
     }
 
     /// Confirms a record. True: it was not before.
@@ -349,6 +347,11 @@ impl Store {
             result = result.and(written);
         }
         result
+    }
+
+    /// Whether everything that was confirmed is written down.
+    pub fn is_flushed(&self) -> bool {
+        self.acks.is_empty()
     }
 
     fn sweep(&mut self) {
