@@ -1,12 +1,19 @@
-//! The one place of this crate that reads the monotonic clock.
+//! The one place of this crate that reads clocks.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The monotonic clock, now.
 #[must_use]
 pub fn now() -> Instant {
     Instant::now()
+}
+
+/// The wall clock, now: Unix time, ms.
+#[must_use]
+pub fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
 }
 
 /// Polls `ready` until it says true or `timeout` is over; the last answer.

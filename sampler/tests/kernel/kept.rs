@@ -23,17 +23,12 @@ use sampler::{
 use sampler_event::{Message, NodeHeartbeat, StreamWindow};
 
 use crate::{
-    harness::{Sampler, lives, network, turn},
+    harness::{Sampler, lives, network, setting, turn},
     supervisor::Supervisor,
 };
 
 const PORT: u16 = 8141;
 const STREAM: &str = "all";
-
-fn setting(name: &str, default: u64) -> u64 {
-    let text = std::env::var(name).ok();
-    text.map_or(default, |text| text.parse().expect("a number"))
-}
 
 /// A configuration with a spool, and a broker that is never there.
 fn config(address: SocketAddr) -> String {

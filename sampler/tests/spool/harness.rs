@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use lab::clock::unix_ms;
 use lab::kafka::apply::{self as rights, Grants};
 use lab::kafka::declaration::Declaration;
 use lab::kafka::topics::{self, Topic};
@@ -126,11 +127,6 @@ pub async fn declare(cluster: &Cluster, grants: Grants) {
     applied.await.expect("thread").expect("applied");
 }
 
-pub fn now_ms() -> u64 {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH);
-    wall.expect("after 1970").as_millis() as u64
-}
-
 /// How a node is made.
 pub struct Plan {
     pub brokers: Vec<String>,
@@ -225,7 +221,7 @@ pub struct Node {
 impl Node {
     /// Closes a window: `value` gives what a stream counted in it.
     pub fn edge(&mut self, value: impl Fn(usize) -> u64, state: Vec<u8>) {
-        let (sequence, start_ms) = (self.next, now_ms() - u64::from(WINDOW_MS));
+        let (sequence, start_ms) = (self.next, unix_ms() - u64::from(WINDOW_MS));
         let window = |(n, name): (usize, &String)| {
             Event::Window(Box::new(StreamWindow {
                 node: "edge-07".to_owned(),
@@ -235,7 +231,7 @@ impl Node {
                 sequence,
                 window_start_ms: start_ms,
                 window_ms: WINDOW_MS,
-                emitted_ms: now_ms(),
+                emitted_ms: unix_ms(),
                 bytes_sent: value(n),
                 // As large as a real one.
                 rtt_counts: (0..200).map(|step| 1 + step % 60).collect(),
@@ -260,7 +256,7 @@ impl Node {
             sequence,
             window_start_ms: start_ms,
             window_ms: WINDOW_MS,
-            emitted_ms: now_ms(),
+            emitted_ms: unix_ms(),
             streams: states.collect(),
             ..NodeHeartbeat::default()
         }))));

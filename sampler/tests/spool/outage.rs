@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use lab::clock::unix_ms;
 use sampler::sink::{Drained, SinkState};
 
 use super::harness::*;
@@ -46,12 +47,12 @@ async fn a_broker_that_was_away_gets_every_window_and_the_live_ones_first() {
     node.check_laws();
 
     cluster.restart(1, None).expect("back");
-    let back_ms = now_ms();
+    let back_ms = unix_ms();
     while node.ledger.totals().spooled > 0 {
         node.spooled_edges(1, Duration::from_millis(500)).await;
     }
     node.all_through().await;
-    let all_ms = now_ms();
+    let all_ms = unix_ms();
     until("an empty spool", || node.spool.status().records == 0).await;
     let (produced, replayed) = (node.next * STREAMS as u64, node.ledger.totals().replayed);
     let slowest = node.slowest_push;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
+use lab::clock::unix_ms;
 use lab::kafka::Options;
 use lab::kafka::apply::Grants;
 use lab::kafka::topics::Topic;
@@ -60,7 +61,7 @@ async fn a_poison_record_goes_to_the_dead_letters_and_a_missing_topic_is_held() 
         ..StreamWindow::default()
     };
     let records = vec![Record::of(&Event::Window(Box::new(large)))];
-    node.outlet.edge(records, now_ms(), None);
+    node.outlet.edge(records, unix_ms(), None);
     node.spooled_edges(10, Duration::from_millis(5)).await;
     node.all_through().await;
     until("an empty spool", || node.spool.status().records == 0).await;
