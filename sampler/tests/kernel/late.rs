@@ -1,6 +1,11 @@
-//! A suspended daemon: long windows that say so, nothing twice, nothing lost.
+//! A daemon that is suspended, or that the processors have no time for: long windows that say so, nothing twice, nothing lost.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    thread,
+    time::{Duration, Instant},
+};
 
 use lab::{
     counters::{self, TcpCounters},
@@ -19,9 +24,11 @@ use crate::harness::{Events, Sampler, network, turn};
 
 const FLOWS: u64 = 30;
 
-/// Lossy traffic while the daemon is stopped so often for so long, with pauses between: its
-/// events. What the kernel counted is in them already.
-fn suspended(port: u16, times: u32, stop: Duration, go: Duration) -> Option<Events> {
+/// Other work: so many threads for each processor.
+const BUSY_PER_CPU: usize = 4;
+
+/// Lossy traffic while something is done to the daemon: its events. What the kernel counted is in them already.
+fn disturbed(port: u16, disturb: impl FnOnce(&Sampler)) -> Option<Events> {
     let _turn = turn()?;
     let mut network = network(Options::default());
     let address = SocketAddr::new(network.server_v4(), port);
@@ -41,12 +48,7 @@ fn suspended(port: u16, times: u32, stop: Duration, go: Duration) -> Option<Even
     );
     let client = Client::start(network.client(), &[plan]).expect("clients");
     sampler.wait_windows(1);
-    for _ in 0..times {
-        sampler.signal(Signal::SIGSTOP);
-        std::thread::sleep(stop);
-        sampler.signal(Signal::SIGCONT);
-        std::thread::sleep(go);
-    }
+    disturb(&sampler);
     client.wait().expect("clients");
     let closed = counters::wait_closed(network.server(), &[port], Duration::from_secs(60));
     assert!(closed.expect("sockets"), "flows stay open");
@@ -68,9 +70,20 @@ fn suspended(port: u16, times: u32, stop: Duration, go: Duration) -> Option<Even
     Some(events)
 }
 
-/// The windows tile the time: each begins on an edge, after those that the one before it missed,
-/// and what they observed adds up to the time that passed.
-fn assert_tiled(windows: &[StreamWindow]) {
+/// Stopped so often for so long, with pauses between.
+fn suspended(port: u16, times: u32, stop: Duration, go: Duration) -> Option<Events> {
+    disturbed(port, |sampler| {
+        for _ in 0..times {
+            sampler.signal(Signal::SIGSTOP);
+            thread::sleep(stop);
+            sampler.signal(Signal::SIGCONT);
+            thread::sleep(go);
+        }
+    })
+}
+
+/// Each window begins on an edge, after those that the one before it missed and that it says.
+fn assert_in_turn(windows: &[StreamWindow]) {
     for pair in windows.windows(2) {
         let [one, next] = pair else { continue };
         assert_eq!(next.sequence, one.sequence + 1);
@@ -86,6 +99,11 @@ fn assert_tiled(windows: &[StreamWindow]) {
         let late = window.flags & Flag::LateRead as u32 != 0;
         assert!(late || window.missed_edges == 0, "{window:?}");
     }
+}
+
+/// The windows tile the time: besides, what they observed adds up to the time that passed.
+fn assert_tiled(windows: &[StreamWindow]) {
+    assert_in_turn(windows);
     let (first, last) = (&windows[0], &windows[windows.len() - 1]);
     let observed: u64 = windows.iter().map(|w| u64::from(w.observed_ms)).sum();
     let passed = last.emitted_ms - first.emitted_ms + u64::from(first.observed_ms);
@@ -133,4 +151,49 @@ fn a_daemon_suspended_again_and_again_loses_nothing() {
         .count();
     println!("{} windows, {long} of them long", windows.len());
     assert!(long >= 4, "{long} long windows");
+}
+
+/// All threads of the daemon run when nothing else wants to, or as usual.
+fn set_policy(sampler: &Sampler, policy: i32) {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    let tasks = format!("/proc/{}/task", sampler.pid());
+    for task in fs::read_dir(tasks).expect("threads") {
+        let name = task.expect("a thread").file_name();
+        let id = name.to_string_lossy().parse().expect("its id");
+        // SAFETY: the parameters are read only. A thread that has ended meanwhile is no matter.
+        unsafe { libc::sched_setscheduler(id, policy, &parameters) };
+    }
+}
+
+#[test]
+fn a_daemon_without_processor_time_loses_nothing() {
+    let starved = disturbed(8113, |sampler| {
+        let end = Instant::now() + Duration::from_secs(6);
+        let cpus = thread::available_parallelism().expect("processors").get();
+        set_policy(sampler, libc::SCHED_IDLE);
+        thread::scope(|scope| {
+            for _ in 0..BUSY_PER_CPU * cpus {
+                scope.spawn(|| {
+                    while Instant::now() < end {
+                        std::hint::spin_loop();
+                    }
+                });
+            }
+        });
+        set_policy(sampler, libc::SCHED_OTHER);
+    });
+    let Some(events) = starved else { return };
+    let windows = events.stream_windows("all");
+    assert_in_turn(&windows);
+    let late = windows
+        .iter()
+        .filter(|w| w.flags & Flag::LateRead as u32 != 0);
+    let (late, missed): (Vec<_>, u32) = (
+        late.map(|w| w.observed_ms).collect(),
+        windows.iter().map(|w| w.missed_edges).sum(),
+    );
+    println!(
+        "{} windows, {missed} edges missed, late ones of {late:?} ms",
+        windows.len()
+    );
 }
