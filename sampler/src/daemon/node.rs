@@ -75,8 +75,8 @@ pub(super) struct Node {
 pub(super) struct Books {
     /// The kernel side in use.
     pub(super) attachment: Attachment,
-    /// End of the last window, Unix time, of whatever life.
-    pub(super) end_ms: u64,
+    /// Until when all is counted, Unix time: when the last window was closed, of whatever life.
+    pub(super) counted_ms: u64,
 }
 
 /// One closed window.
@@ -120,9 +120,9 @@ impl Node {
         }
     }
 
-    /// Unix time of the end of the last window.
-    pub(super) fn end_ms(&self) -> u64 {
-        self.books.end_ms
+    /// Unix time at which the last window was closed.
+    pub(super) fn counted_ms(&self) -> u64 {
+        self.books.counted_ms
     }
 
     /// What a next life goes on from: the state at the end of the last window, encoded.
@@ -477,7 +477,7 @@ impl Node {
         self.spending.count(&events);
         self.flags = 0;
         let lost_reads = std::mem::take(&mut self.lost_reads);
-        self.books.end_ms = closed.end_ms();
+        self.books.counted_ms = closed.closed_ms;
         Edge {
             closed,
             events,

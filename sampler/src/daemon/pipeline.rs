@@ -127,7 +127,8 @@ impl Outlets {
         let closed = &edge.closed;
         let end_ms = closed.end_ms();
         let records = edge.events.iter().map(Record::of).collect();
-        self.outlet.edge(records, end_ms, self.state(node));
+        self.outlet
+            .edge(records, node.counted_ms(), self.state(node));
         let seen = metrics::Edge {
             lateness: Duration::from_micros(closed.lateness_us),
             read: edge.read,
@@ -231,7 +232,7 @@ impl Outlets {
     /// Streams or their rates are others from now on: a next life must know them.
     fn note(&self, node: &Node) {
         self.outlet
-            .edge(Vec::new(), node.end_ms(), self.state(node));
+            .edge(Vec::new(), node.counted_ms(), self.state(node));
     }
 
     fn refuse(&self, error: &impl std::fmt::Display) {

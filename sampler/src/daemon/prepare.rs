@@ -376,7 +376,7 @@ pub fn prepare(mut config: Config, mode: Mode, dry_run: bool) -> Result<Prepared
     }
     let books = Books {
         attachment,
-        end_ms: newest.as_ref().map_or(time::now().wall_ms, |n| n.end_ms),
+        counted_ms: newest.as_ref().map_or(time::now().wall_ms, |n| n.end_ms),
     };
     let mut node = Node::new(side, stage, config, root.clone(), books);
     node.state_directory = state_directory;
@@ -390,7 +390,7 @@ pub fn prepare(mut config: Config, mode: Mode, dry_run: bool) -> Result<Prepared
     if let Some(spool) = &spool {
         // Before anything is counted or sent: so the newest reference is always of the kernel side in use.
         let at_risk = newest.map_or(0, |newest| newest.at_risk);
-        if !spool.note(spool.reference(node.end_ms(), at_risk, node.state())) {
+        if !spool.note(spool.reference(node.counted_ms(), at_risk, node.state())) {
             tracing::warn!("the spool's disk takes no reference: a restart may not count on");
         }
         node.set_spool(spool.clone());

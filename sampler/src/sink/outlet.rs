@@ -73,7 +73,7 @@ impl Outlet {
             .for_each(|record| self.queue.push(record));
     }
 
-    /// Gives away all events of an edge that ends at `end_ms`, the heartbeat last, and the window stage's state at its end.
+    /// Gives away all events of an edge that was closed at `end_ms`, the heartbeat last, and the window stage's state at its end.
     pub fn edge(&self, records: Vec<Record>, end_ms: u64, state: Option<Vec<u8>>) {
         records
             .iter()

@@ -35,7 +35,7 @@ pub struct Reference {
     pub boot_id: [u8; 16],
     /// The daemon's life.
     pub instance: u64,
-    /// End of the window, Unix time.
+    /// When the window was closed, Unix time: not its nominal end, which a stop does not wait for.
     pub end_ms: u64,
     /// Events that were in memory only.
     pub at_risk: u64,

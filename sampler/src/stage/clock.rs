@@ -31,6 +31,9 @@ pub struct Closed {
     pub missed_edges: u32,
     /// Steps of the wall clock inside it.
     pub clock_step_ms: i64,
+    /// Unix time at which it was closed: what came before is counted, what came after is not yet. Up to half a window before its
+    /// nominal end, or more than that at a stop.
+    pub closed_ms: u64,
 }
 
 /// The running window.
@@ -140,6 +143,7 @@ impl WindowClock {
             lateness_us,
             missed_edges: u32::try_from(missed).unwrap_or(u32::MAX),
             clock_step_ms: if stepped { moved } else { 0 },
+            closed_ms: now.wall_ms,
         }
     }
 
@@ -198,6 +202,16 @@ mod tests {
         clock.close(now(999, 1_000_999));
         assert_eq!(clock.window_start_ms(), 1_001_000);
         assert_eq!(clock.edge_us(), 2_000_000);
+    }
+
+    #[test]
+    fn a_window_that_a_stop_cuts_short_was_closed_before_its_end() {
+        let mut clock = WindowClock::new(1000, now(0, 1_000_000));
+        let first = clock.close(now(700, 1_000_700));
+        assert_eq!((first.closed_ms, first.end_ms()), (1_000_700, 1_001_000));
+        // Its successor has begun ahead of its time.
+        let second = clock.close(now(750, 1_000_750));
+        assert_eq!((second.closed_ms, second.end_ms()), (1_000_750, 1_002_000));
     }
 
     #[test]

@@ -288,6 +288,7 @@ mod tests {
             lateness_us: 0,
             missed_edges: 0,
             clock_step_ms: 0,
+            closed_ms: u64::from(number) * 1000 + 1000,
         };
         Frame {
             closed,

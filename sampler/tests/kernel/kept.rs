@@ -21,6 +21,7 @@ use sampler::{
     spool::store::{Losses, Store, StoreSettings},
 };
 use sampler_event::{Message, NodeHeartbeat, StreamWindow};
+use tempfile::TempDir;
 
 use crate::{
     harness::{Sampler, lives, network, setting, turn},
@@ -209,6 +210,17 @@ fn killed_at_random_instants_it_counts_on() {
 
 #[test]
 fn what_was_not_kept_is_reported() {
+    assert_uncounted(Sampler::kill);
+}
+
+/// The last window's nominal end lies after the stop, and often after the next attach.
+#[test]
+fn what_was_not_kept_after_a_stop_is_reported() {
+    assert_uncounted(Sampler::stop_and_leave);
+}
+
+/// A life that `end`s and leaves no kernel side to the next.
+fn assert_uncounted(end: impl FnOnce(Sampler) -> TempDir) {
     let Some(_turn) = turn() else { return };
     let (network, address) = Traffic::network();
     let supervisor = Supervisor::start();
@@ -217,7 +229,7 @@ fn what_was_not_kept_is_reported() {
     first.wait_for("windows are closed", |life| {
         std::fs::read_dir(life.state().join("spool")).is_ok_and(|files| files.count() > 3)
     });
-    let state = first.kill();
+    let state = end(first);
     supervisor.store().clear();
     std::thread::sleep(Duration::from_millis(300));
     let second = Sampler::start_under(&supervisor, traffic.network.server(), state).attached();
