@@ -5,6 +5,7 @@
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use lab::{
+    clock::unix_ms,
     counters::TcpCounters,
     filter::{Selector, Towards},
     network::{Network, Options},
@@ -230,6 +231,7 @@ fn assert_uncounted(end: impl FnOnce(Sampler) -> TempDir) {
         std::fs::read_dir(life.state().join("spool")).is_ok_and(|files| files.count() > 3)
     });
     let state = end(first);
+    let ended_ms = unix_ms();
     supervisor.store().clear();
     std::thread::sleep(Duration::from_millis(300));
     let second = Sampler::start_under(&supervisor, traffic.network.server(), state).attached();
@@ -243,11 +245,21 @@ fn assert_uncounted(end: impl FnOnce(Sampler) -> TempDir) {
     let spooled = Spooled::read(state.path());
     assert_eq!(spooled.assert_no_gap(), 2);
     let last = spooled.heartbeats.last().expect("a heartbeat");
-    assert!(last.uncounted_ms >= 300, "{}", last.uncounted_ms);
+    // From the last window's close on, which was before the end of that life.
+    let least_ms = last.attached_ms - ended_ms;
+    println!("{} ms uncounted, at least {least_ms}", last.uncounted_ms);
+    assert!(least_ms >= 300 && last.uncounted_ms >= least_ms, "{last:?}");
     assert!(last.uncounted_reason.contains("kept no kernel side"));
     // Those that came meanwhile are in no window.
     assert!(spooled.sum(|w| w.flows_seen) < accepted as u64);
     let first = spooled.heartbeats.first().expect("a heartbeat");
+    let before = |beat: &&NodeHeartbeat| beat.instance == first.instance;
+    let closed = spooled
+        .heartbeats
+        .iter()
+        .rfind(before)
+        .expect("a heartbeat");
+    assert_eq!(last.attached_ms - last.uncounted_ms, closed.emitted_ms);
     assert_eq!((first.uncounted_ms, &*first.uncounted_reason), (0, ""));
     assert!(first.attached_ms < last.attached_ms);
 }
