@@ -4,7 +4,9 @@ use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use lab::{
-    clock, counters,
+    clock,
+    counters::{self, TcpCounters},
+    filter::{Selector, Towards},
     network::{Network, Options},
     traffic::{
         self,
@@ -235,5 +237,75 @@ fn a_cgroup_comes_and_goes() {
     assert_flows(&events, "unit", 3 * FLOWS);
     assert_flows(&events, "rest", 4 * FLOWS);
     assert_eq!(number(events.last_heartbeat(), "flows_open"), 0);
+    events.assert_laws();
+}
+
+#[test]
+fn a_cgroup_that_comes_back_under_loss_is_counted_to_the_segment() {
+    const FLOWS: usize = 60;
+    const PLAYERS: usize = 10;
+    let Some(_turn) = turn() else { return };
+    let mut network = network(Options::default());
+    network
+        .set_loss(Towards::Client, &Selector::default(), 0.1)
+        .expect("loss");
+    let address = |port| SocketAddr::new(network.server_v4(), port);
+    let path = format!("/fvtest-back-{}", std::process::id());
+    let local = format!("local = [\"{}:8151-8152\"]", network.server_v4());
+    let config = [
+        stream("unit", &format!("{local}\ncgroup = {path:?}")),
+        stream("rest", &local),
+        stream("other", &format!("local = [\"{}\"]", address(8153))),
+    ]
+    .concat();
+    let listen =
+        |port| Server::start(network.server(), &[Listen::new(address(port))]).expect("a server");
+    let play = |port| {
+        let client = Client::start(network.client(), &[plan(FLOWS, vec![address(port)])]);
+        client.and_then(Client::wait).expect("clients");
+        let closed = counters::wait_closed(network.server(), &[port], PATIENCE);
+        assert!(closed.expect("sockets"), "connections stay open");
+    };
+    let id = || cgroup::cgroup_id(&cgroup::mount().expect("cgroup v2"), &path);
+
+    let unit = Cgroup::new(&path);
+    let first_id = id().expect("a cgroup");
+    let sampler = Sampler::start(network.server(), &config);
+    wait_degraded(&network, &sampler, false);
+    let before = TcpCounters::read(network.server()).expect("counters");
+    let first = unit.within(|| listen(8151));
+    // Goes on through all of it.
+    let other = listen(8153);
+    let often = Duration::from_millis(50);
+    let stay = Plan::new("stay", PLAYERS, vec![address(8153)]).asking(1_000_000, 5_000, often);
+    let players = Client::start(network.client(), &[stay]).expect("players");
+    play(8151); // unit
+
+    drop(unit);
+    wait_degraded(&network, &sampler, true);
+    play(8151); // rest: while the stream says that its cgroup is not there
+
+    let unit = Cgroup::new(&path);
+    assert_ne!(id().expect("a cgroup"), first_id);
+    wait_degraded(&network, &sampler, false);
+    let again = unit.within(|| listen(8152));
+    play(8152); // unit
+    play(8151); // rest: of the cgroup that is no more
+
+    players.stop().expect("players");
+    let closed = counters::wait_closed(network.server(), &[8153], PATIENCE);
+    assert!(closed.expect("sockets"), "players stay");
+    let kernel = TcpCounters::read(network.server()).expect("counters");
+    let kernel = kernel.since(&before).data_retrans_segs();
+    sampler.wait_windows(2);
+    drop((first, again, other));
+    let events = sampler.stop();
+    assert_flows(&events, "unit", 2 * FLOWS);
+    assert_flows(&events, "rest", 2 * FLOWS);
+    assert_eq!(events.sum("other", "flows_closed"), PLAYERS as u64);
+    let lost = ["unit", "rest", "other"].map(|name| events.sum(name, "retrans_segs"));
+    println!("retransmitted: {lost:?} in the windows of each stream, {kernel} in the kernel");
+    assert!(lost.iter().all(|segments| *segments > 0), "{lost:?}");
+    assert_eq!(lost.iter().sum::<u64>(), kernel);
     events.assert_laws();
 }
