@@ -7,13 +7,15 @@ use anyhow::{Result, ensure};
 use super::machine::Machine;
 
 /// Files that the system itself writes when packages come and go.
-const SYSTEM: [&str; 9] = [
+const SYSTEM: [&str; 10] = [
     "/etc/group-",
     "/etc/gshadow-",
     "/etc/passwd-",
     "/etc/shadow-",
     "/root/.rpmdb",
     "/tmp/",
+    // Copies of dpkg's books, made at midnight.
+    "/var/backups/",
     "/var/cache/",
     "/var/lib/",
     "/var/log/",
