@@ -31,6 +31,7 @@ use rdkafka::message::{Headers, Message as _, OwnedMessage, Timestamp};
 use sampler_event::{Flag, Message, NodeHeartbeat, StreamPulse, StreamWindow};
 
 use crate::harness::{Sampler, http_get, network, setting, turn};
+use crate::killed::metric;
 
 /// A broker that starts or comes back, and a producer that finds it.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -214,6 +215,10 @@ fn every_event_arrives_once_whatever_the_broker_does() {
         (back - away).as_secs_f64(),
         back.elapsed().as_secs_f64()
     );
+
+    sampler.wait_for("the backlog is sent", |_| {
+        metric(namespace, "flowvitals_spool_backlog_events") == 0.0
+    });
 
     client.stop().expect("clients");
     let served = server.stop().expect("a server");

@@ -24,7 +24,8 @@ const PORT: u16 = 8131;
 /// Events on the disk when it is killed: some windows of one stream, and their heartbeats.
 const LEFT: f64 = 12.0;
 
-fn metric(namespace: &Namespace, name: &str) -> f64 {
+/// A metric without labels; 0 where it is not there.
+pub fn metric(namespace: &Namespace, name: &str) -> f64 {
     let answer = http_get(namespace, "/metrics");
     let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
     let parsed = parse(body).expect("exposition");
