@@ -24,8 +24,8 @@ pub enum Command {
     Bench(Bench),
     /// Build the packages of sampler and aggregator: .deb and .rpm, with man pages and shell completions.
     Package(Package),
-    /// Try the packages in a Debian machine with a real systemd (systemd-nspawn, or QEMU): installation, secrets, reload, watchdog, kill -9,
-    /// no memory left, upgrade, stop, purge; and the .rpm of the same.
+    /// Try the packages in a Debian machine with a real systemd (systemd-nspawn, or QEMU): installation, secrets, reload, watchdog,
+    /// kill -9, no memory left, upgrade, stop, purge; and the .rpm of the same.
     SystemdTest(SystemdTest),
     /// Try the sampler on Debian's kernels in guests (QEMU, emulated): exact counts, RTT, stalls, nothing left after a stop, or a
     /// refusal in one sentence.

@@ -13,7 +13,7 @@ use super::{Trial, credentials};
 pub const NAME: &str = "flowvitals-sampler";
 /// Its configuration.
 pub const CONFIG: &str = "/etc/flowvitals/sampler.toml";
-/// Its number.
+/// The capability's number.
 const CAP_BPF: u32 = 39;
 const DISABLED: &str = "/etc/flowvitals/disabled";
 const SOCKET: &str = "/run/flowvitals/sampler.sock";
