@@ -16,7 +16,7 @@ use rdkafka::bindings::{
 use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 use tokio::sync::Notify;
 
-/// The main queue of a producer.
+/// A producer and its main queue.
 pub struct Events<C: ProducerContext + 'static> {
     queue: NonNull<rd_kafka_queue_t>,
     came: Arc<Notify>,
@@ -37,13 +37,13 @@ unsafe extern "C" fn on_event(_: *mut rd_kafka_t, came: *mut c_void) {
 
 impl<C: ProducerContext + 'static> Events<C> {
     /// Those of a producer. `None`: it has no queue, which librdkafka does not do.
-    pub fn of(producer: Arc<BaseProducer<C>>) -> Option<Self> {
+    pub fn of(producer: BaseProducer<C>) -> Option<Self> {
         // SAFETY: the client lives as long as `producer`.
         let queue = unsafe { rd_kafka_queue_get_main(producer.client().native_ptr()) };
         let events = Self {
             queue: NonNull::new(queue)?,
             came: Arc::new(Notify::new()),
-            producer,
+            producer: Arc::new(producer),
         };
         let came = Arc::as_ptr(&events.came).cast_mut().cast();
         // SAFETY: the queue is alive, and the `Notify` until `drop` has taken the callback away.
@@ -51,6 +51,11 @@ impl<C: ProducerContext + 'static> Events<C> {
         // What came before is not told.
         events.came.notify_one();
         Some(events)
+    }
+
+    /// Whose they are.
+    pub fn producer(&self) -> &Arc<BaseProducer<C>> {
+        &self.producer
     }
 
     /// Waits for some. Cancel safe.

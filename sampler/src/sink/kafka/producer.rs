@@ -55,7 +55,6 @@ pub enum Report {
 pub struct Life {
     number: u64,
     events: Events<Context>,
-    producer: Arc<BaseProducer<Context>>,
     reports: UnboundedSender<Report>,
 }
 
@@ -141,12 +140,11 @@ impl Life {
             life: number,
             reports: reports.clone(),
         };
-        let producer: Arc<BaseProducer<_>> = Arc::new(config.create_with_context(context)?);
+        let producer: BaseProducer<_> = config.create_with_context(context)?;
         let no_queue = || ClientError::ClientCreation("no queue of events".to_owned());
         Ok(Self {
             number,
-            events: Events::of(Arc::clone(&producer)).ok_or_else(no_queue)?,
-            producer,
+            events: Events::of(producer).ok_or_else(no_queue)?,
             reports,
         })
     }
@@ -171,19 +169,21 @@ impl Life {
             .key(record.key.as_str())
             .payload(record.payload.as_slice())
             .headers(headers);
-        self.producer
+        self.events
+            .producer()
             .send(message)
             .map_err(|(error, _)| error.rdkafka_error_code().unwrap_or(Code::Unknown))
     }
 
     /// Something that breaks this producer.
     pub fn breaker(&self) -> Breaker {
-        Breaker(Arc::clone(&self.producer))
+        Breaker(Arc::clone(self.events.producer()))
     }
 
     /// Why this producer can send nothing more, if that is so.
     pub fn fatal(&self) -> Option<String> {
-        self.producer
+        self.events
+            .producer()
             .client()
             .fatal_error()
             .map(|(code, reason)| format!("{code}: {reason}"))
@@ -192,7 +192,7 @@ impl Life {
     /// Asks the brokers for a topic; librdkafka itself would look for one that was missing only after minutes.
     pub fn probe(&self, topic: &str, kind: Kind) {
         let (producer, reports, topic, life) = (
-            Arc::clone(&self.producer),
+            Arc::clone(self.events.producer()),
             self.reports.clone(),
             topic.to_owned(),
             self.number,
