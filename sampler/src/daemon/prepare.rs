@@ -332,7 +332,7 @@ pub fn prepare(mut config: Config, mode: Mode, dry_run: bool) -> Result<Prepared
     let off = (disabled && !was_kept).then(|| Off {
         since_ms: match (&note, &newest) {
             (Some(note), _) => note.since_ms,
-            (None, Some(newest)) => newest.end_ms,
+            (None, Some(newest)) => newest.counted_ms,
             (None, None) => time::now().wall_ms,
         },
         why: Why::Disabled(disable_file),
@@ -376,7 +376,9 @@ pub fn prepare(mut config: Config, mode: Mode, dry_run: bool) -> Result<Prepared
     }
     let books = Books {
         attachment,
-        counted_ms: newest.as_ref().map_or(time::now().wall_ms, |n| n.end_ms),
+        counted_ms: newest
+            .as_ref()
+            .map_or(time::now().wall_ms, |n| n.counted_ms),
     };
     let mut node = Node::new(side, stage, config, root.clone(), books);
     node.state_directory = state_directory;
@@ -438,7 +440,7 @@ fn begin(
     let first = life.previous == 0 && newest.is_none();
     let (since_ms, reason) = match off {
         Some(off) => (Some(off.since_ms), off.why.to_string()),
-        None => (newest.map(|newest| newest.end_ms), reason),
+        None => (newest.map(|newest| newest.counted_ms), reason),
     };
     Attachment {
         cells_id: probe.cells_id(),

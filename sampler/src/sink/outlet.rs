@@ -21,7 +21,7 @@ const EDGES: usize = 8;
 struct Edge {
     records: Vec<Record>,
     since: Instant,
-    /// End of the window, and the window stage's state then.
+    /// When the window was closed, and the window stage's state then.
     state: Option<(u64, Vec<u8>)>,
 }
 
@@ -73,15 +73,15 @@ impl Outlet {
             .for_each(|record| self.queue.push(record));
     }
 
-    /// Gives away all events of an edge that was closed at `end_ms`, the heartbeat last, and the window stage's state at its end.
-    pub fn edge(&self, records: Vec<Record>, end_ms: u64, state: Option<Vec<u8>>) {
+    /// Gives away all events of an edge that was closed at `counted_ms`, the heartbeat last, and the window stage's state at its end.
+    pub fn edge(&self, records: Vec<Record>, counted_ms: u64, state: Option<Vec<u8>>) {
         records
             .iter()
             .for_each(|record| self.ledger.produced(record));
         let edge = Edge {
             records,
             since: Instant::now(),
-            state: state.map(|state| (end_ms, state)),
+            state: state.map(|state| (counted_ms, state)),
         };
         let Some(edges) = &self.edges else {
             return pass_by(&self.queue, edge);
@@ -147,7 +147,7 @@ impl Spooler {
         let at_risk = self.ledger.totals().at_risk;
         let at_risk = at_risk.saturating_sub(batch.len() as u64);
         let reference: Option<Reference> =
-            state.map(|(end_ms, state)| self.spool.reference(end_ms, at_risk, state));
+            state.map(|(counted_ms, state)| self.spool.reference(counted_ms, at_risk, state));
         let (ticket, mut answer) = self.spool.append(batch, reference);
         let written = match timeout(spool::PATIENCE, &mut answer).await {
             Ok(written) => written,

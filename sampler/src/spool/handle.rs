@@ -160,12 +160,12 @@ impl Spool {
         (ticket, answer)
     }
 
-    /// A reference for the end of a window.
-    pub fn reference(&self, end_ms: u64, at_risk: u64, state: Vec<u8>) -> Reference {
+    /// A reference for the window that was closed at `counted_ms`.
+    pub fn reference(&self, counted_ms: u64, at_risk: u64, state: Vec<u8>) -> Reference {
         Reference {
             boot_id: boot_id(),
             instance: self.instance,
-            end_ms,
+            counted_ms,
             at_risk,
             state,
             // Known when its records are written.

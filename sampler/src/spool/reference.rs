@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! reference   "FVREFER\n"  version u32 = 1  length u32 of the body  crc32c u32 of length and body  0 u32  body
-//! body        boot id [16]  count u64 of references so far  instance u64  end_ms u64  at_risk u64
+//! body        boot id [16]  count u64 of references so far  instance u64  counted_ms u64  at_risk u64
 //!             segment u64 and index u64 of the place after the last record  bytes of the window stage
 //! ```
 //! Limits: a body of 64 MiB. `at_risk`: events of that life that were neither confirmed nor on disk.
@@ -35,8 +35,8 @@ pub struct Reference {
     pub boot_id: [u8; 16],
     /// The daemon's life.
     pub instance: u64,
-    /// When the window was closed, Unix time: not its nominal end, which a stop does not wait for.
-    pub end_ms: u64,
+    /// Until when all is counted, Unix time: when the window was closed, not its nominal end, which a stop does not wait for.
+    pub counted_ms: u64,
     /// Events that were in memory only.
     pub at_risk: u64,
     /// Place after the last record that was in the spool then.
@@ -59,7 +59,7 @@ impl Reference {
         for number in [
             count,
             self.instance,
-            self.end_ms,
+            self.counted_ms,
             self.at_risk,
             segment,
             index.into(),
@@ -85,7 +85,7 @@ impl Reference {
         let reference = Self {
             boot_id: bytes.get(HEAD_BYTES..HEAD_BYTES + 16)?.try_into().ok()?,
             instance: number(HEAD_BYTES + 24)?,
-            end_ms: number(HEAD_BYTES + 32)?,
+            counted_ms: number(HEAD_BYTES + 32)?,
             at_risk: number(HEAD_BYTES + 40)?,
             end: SpoolId {
                 segment: number(HEAD_BYTES + 48)?,
@@ -200,11 +200,11 @@ impl ReferenceFiles {
 mod tests {
     use super::*;
 
-    fn reference(end_ms: u64, state: &[u8]) -> Reference {
+    fn reference(counted_ms: u64, state: &[u8]) -> Reference {
         Reference {
             boot_id: boot_id(),
             instance: 77,
-            end_ms,
+            counted_ms,
             at_risk: 3,
             end: SpoolId {
                 segment: 5,
@@ -219,10 +219,10 @@ mod tests {
         let place = tempfile::tempdir().expect("a directory");
         let (mut files, none) = ReferenceFiles::open(place.path());
         assert_eq!(none, None);
-        for (end_ms, state) in [(1000, &b"a long state"[..]), (9000, b"two"), (3000, b"3")] {
-            files.write(&reference(end_ms, state)).expect("written");
+        for (counted_ms, state) in [(1000, &b"a long state"[..]), (9000, b"two"), (3000, b"3")] {
+            files.write(&reference(counted_ms, state)).expect("written");
             let (_, newest) = ReferenceFiles::open(place.path());
-            assert_eq!(newest, Some(reference(end_ms, state)));
+            assert_eq!(newest, Some(reference(counted_ms, state)));
         }
         // Killed while it wrote the fourth over the second: the third holds. The next write goes over the torn one.
         let torn = place.path().join(NAMES[1]);
@@ -235,7 +235,7 @@ mod tests {
         files.write(&reference(4000, b"four")).expect("written");
         let whole = NAMES.map(|name| {
             let bytes = fs::read(place.path().join(name)).expect("read");
-            Reference::decode(&bytes).map(|(_, reference)| reference.end_ms)
+            Reference::decode(&bytes).map(|(_, reference)| reference.counted_ms)
         });
         assert_eq!(whole, [Some(3000), Some(4000)]);
     }
