@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::thread::sleep;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use aggregator::alert::{Alert, utc};
 use aggregator::config::{Config, Source};
@@ -15,6 +15,7 @@ use aggregator::publish::alertmanager::{Alertmanagers, Books, Settings};
 use jiff::Timestamp;
 use lab::alertmanager::webhook::{Notification, Webhook};
 use lab::alertmanager::{Alertmanager, AlertmanagerError, Options, shipped};
+use lab::clock::unix_ms;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// `group_interval` of the shipped configuration, five times: whatever was to come has come.
@@ -95,11 +96,6 @@ impl Client {
     }
 }
 
-fn now_ms() -> u64 {
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH);
-    unix.expect("after 1970").as_millis() as u64
-}
-
 /// An alert as the engine says it.
 #[derive(Clone, Copy)]
 struct Said<'a> {
@@ -122,7 +118,7 @@ impl Said<'_> {
             labels: labels
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
-            annotations: [("summary".to_owned(), format!("at {}", now_ms()))].into(),
+            annotations: [("summary".to_owned(), format!("at {}", unix_ms()))].into(),
             starts_at: utc(self.start_ms),
             ends_at: utc(end_ms),
             generator_url: None,
@@ -130,11 +126,11 @@ impl Said<'_> {
     }
 
     fn on(self) -> Alert {
-        self.ending(now_ms() + 60_000)
+        self.ending(unix_ms() + 60_000)
     }
 
     fn over(self) -> Alert {
-        self.ending(now_ms())
+        self.ending(unix_ms())
     }
 }
 
@@ -142,7 +138,7 @@ fn page(stream: &str) -> Said<'_> {
     Said {
         severity: "page",
         stream,
-        start_ms: now_ms(),
+        start_ms: unix_ms(),
     }
 }
 
@@ -178,7 +174,7 @@ fn repeats_and_flapping_notify_once_and_the_end_is_told() {
     };
     let client = Client::new(&[&alertmanager.url()]);
     let steady = page("steady");
-    let said_ms = now_ms();
+    let said_ms = unix_ms();
     client.say(&[steady.on()]);
     until(&webhook, "steady", 1);
     let first = &webhook.notifications()[0];
@@ -200,7 +196,7 @@ fn repeats_and_flapping_notify_once_and_the_end_is_told() {
         sleep(Duration::from_millis(50));
         client.say(&[flapping.over()]);
         sleep(Duration::from_millis(50));
-        flapping.start_ms = now_ms();
+        flapping.start_ms = unix_ms();
     }
     client.say(&[flapping.on(), steady.on()]);
     sleep(FIVE_GROUP_INTERVALS);
@@ -232,7 +228,7 @@ fn a_suspect_is_shown_and_gives_way_to_its_page_and_streams_to_their_site() {
         severity: "suspect",
         ..page(stream)
     };
-    let watchdog = Alert::watchdog("ams1", now_ms(), now_ms() + 60_000);
+    let watchdog = Alert::watchdog("ams1", unix_ms(), unix_ms() + 60_000);
     client.say(&[suspect("shown").on(), page("paged").on(), watchdog]);
     until(&webhook, "shown", 1);
     until(&webhook, "paged", 1);

@@ -8,13 +8,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
+use lab::clock::unix_ms;
 use lab::kafka::{self, Cluster, topics};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, ThreadedProducer};
-
-use crate::site::now_ms;
 
 const TOPICS: [&str; 2] = ["flowvitals.window.v1", "flowvitals.pulse.v1"];
 const PARTITIONS: usize = 12;
@@ -90,7 +89,7 @@ impl Seen {
             self.again.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let waited = now_ms().saturating_sub(written_ms);
+        let waited = unix_ms().saturating_sub(written_ms);
         self.waited_ms[topic][at].fetch_max(waited, Ordering::Relaxed);
     }
 
@@ -253,7 +252,7 @@ fn write(brokers: &str) -> Result<(Arc<AtomicBool>, JoinHandle<()>)> {
         while !stopped.load(Ordering::Relaxed) {
             for topic in TOPICS {
                 for partition in 0..PARTITIONS as i32 {
-                    let payload = now_ms().to_le_bytes();
+                    let payload = unix_ms().to_le_bytes();
                     let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic)
                         .partition(partition)
                         .payload(payload.as_slice());

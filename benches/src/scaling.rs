@@ -11,11 +11,12 @@ use aggregator::consume::{Arrival, Consume, Input, Kafka, Partition};
 use aggregator::input::{Key, Sequences, Taken, Topic};
 use aggregator::merge::{Live, LiveOptions};
 use anyhow::{Result, anyhow, ensure};
+use lab::clock::unix_ms;
 use nix::sys::resource::{UsageWho, getrusage};
 use sampler_event::Event;
 use tokio::sync::mpsc::Receiver;
 
-use crate::site::{NODES, STREAMS, Site, broker, now_ms};
+use crate::site::{NODES, STREAMS, Site, broker};
 use crate::statistics::Samples;
 
 /// Seconds of the site that lie in the topic before anybody reads.
@@ -113,7 +114,7 @@ impl Group {
 
 /// What the daemon does with what its readers give it.
 fn work(consume: Consume, mut inputs: Receiver<Input>, share: usize, done: &Done) {
-    let (began_ms, begin) = (now_ms(), Instant::now());
+    let (began_ms, begin) = (unix_ms(), Instant::now());
     // What was seen of each partition, and how many windows are held of it.
     let mut known: HashMap<Partition, (Sequences, u64)> = HashMap::new();
     let mut settled = false;
@@ -160,7 +161,7 @@ fn work(consume: Consume, mut inputs: Receiver<Input>, share: usize, done: &Done
                 done.again.fetch_add(1, Ordering::Relaxed);
             }
             if arrival.append_ms > began_ms {
-                let age_ms = now_ms().saturating_sub(arrival.append_ms);
+                let age_ms = unix_ms().saturating_sub(arrival.append_ms);
                 done.latest_ms.fetch_max(age_ms, Ordering::Relaxed);
             }
             committer.commit(arrival.topic, arrival.partition, arrival.offset + 1);
@@ -196,7 +197,7 @@ pub fn run() -> Result<()> {
     let cluster = broker()?;
     let brokers = cluster.brokers();
     let mut site = Site::new(&brokers)?;
-    let end_ms = now_ms() / 1_000 * 1_000;
+    let end_ms = unix_ms() / 1_000 * 1_000;
     let begin = Instant::now();
     for second in (1..=BACKLOG_S).rev() {
         site.second(end_ms - second * 1_000)?;
@@ -332,7 +333,7 @@ fn write_live(mut site: Site, stop: &AtomicBool, written: &AtomicU64) -> Result<
         let due = step * turn;
         thread::sleep(due.saturating_sub(begin.elapsed()));
         let node = u64::from(turn) % NODES;
-        site.node_second(node, now_ms() / 1_000 * 1_000 - 1_000)?;
+        site.node_second(node, unix_ms() / 1_000 * 1_000 - 1_000)?;
         if node == NODES - 1 {
             site.second_over();
             written.store(site.written(), Ordering::Relaxed);

@@ -8,7 +8,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use sampler_event::{Flag, Message, StreamWindow};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::fixture;
 
@@ -20,12 +20,6 @@ pub const STREAMS: u64 = 50;
 const FLOWS: u32 = 100;
 /// Longest wait for brokers.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// Unix time, ms.
-pub fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_millis() as u64)
-}
 
 /// One broker with the declared topics, here.
 pub fn broker() -> Result<Cluster> {

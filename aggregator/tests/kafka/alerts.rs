@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use aggregator::input::partition_of;
 use lab::alertmanager::webhook::{Notification, Webhook};
 use lab::alertmanager::{Alertmanager, Options};
+use lab::clock::unix_ms;
 use rdkafka::message::Message;
 use sampler_event::{Event, LifeCycle, NodeHeartbeat, StreamPulse, StreamState, StreamWindow};
 use serde_json::Value;
 use service::topics;
 
 use crate::daemon::Daemon;
-use crate::writer::{Writer, now_ms};
+use crate::writer::Writer;
 use crate::{broker_with_topics, declared, log};
 
 const NODES: [&str; 3] = ["edge-1", "edge-2", "edge-3"];
@@ -76,7 +77,7 @@ impl Drop for Feed {
 
 fn feed(writer: &Writer, windows: &AtomicU64, pulses: &AtomicU64, stop: &AtomicBool) {
     // The past that the detector learns from.
-    let mut at_ms = now_ms() / 1_000 * 1_000;
+    let mut at_ms = unix_ms() / 1_000 * 1_000;
     let mut pulse_number = 0;
     for start_ms in (at_ms - 90_000..at_ms).step_by(100) {
         write_pulses(writer, start_ms, pulse_number, 0);
@@ -84,7 +85,7 @@ fn feed(writer: &Writer, windows: &AtomicU64, pulses: &AtomicU64, stop: &AtomicB
     }
     let mut second = 0;
     while !stop.load(Ordering::Relaxed) {
-        let wait_ms = (at_ms + 100).saturating_sub(now_ms());
+        let wait_ms = (at_ms + 100).saturating_sub(unix_ms());
         thread::sleep(Duration::from_millis(wait_ms));
         write_pulses(writer, at_ms, pulse_number, pulses.load(Ordering::Relaxed));
         pulse_number += 1;
@@ -354,7 +355,7 @@ fn a_change_in_the_pulses_is_suspected() {
             && daemon.metric("flowvitals_aggregator_pulses_total") >= 900.0
             && daemon.metric("flowvitals_aggregator_evaluations_total") >= 1.0
     });
-    let begin_ms = now_ms();
+    let begin_ms = unix_ms();
     feed.pulses.store(120, Ordering::Relaxed);
     daemon.wait_for("it suspects", || {
         !alerts(&daemon, "state=suspect").is_empty()

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 
 use aggregator::consume::DEAD_LETTERS_TOPIC;
 use aggregator::input::{Reason, Topic};
+use lab::clock::unix_ms;
 use rdkafka::message::Message as _;
 use sampler_event::{Message, NodeHeartbeat, StreamState, StreamWindow};
 
 use crate::daemon::Daemon;
-use crate::writer::{Writer, now_ms};
+use crate::writer::Writer;
 use crate::{broker_with_topics, header, log};
 
 /// A record that is no event: why, and what it consists of.
@@ -123,7 +124,7 @@ fn every_kind_of_bad_input_is_counted_and_kept_and_the_rest_goes_on() {
     let writer = Writer::new(&brokers);
     let daemon = Daemon::start(&brokers);
     daemon.wait_for("it answers", || daemon.get("/healthz").is_some());
-    let begin_ms = now_ms() / 1_000 * 1_000;
+    let begin_ms = unix_ms() / 1_000 * 1_000;
     let send = |window: &StreamWindow| {
         let payload = window.encode_to_vec();
         writer.raw(

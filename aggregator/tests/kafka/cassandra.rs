@@ -9,6 +9,7 @@ use std::time::Duration;
 use aggregator::config::Config;
 use aggregator::store::cassandra::Cassandra;
 use lab::cassandra as node;
+use lab::clock::unix_ms;
 use lab::server::ServerError;
 use serde_json::Value;
 
@@ -18,7 +19,7 @@ use crate::daemon::Daemon;
 use crate::play::Play;
 use crate::produced::{STREAMS, Site, is_whole};
 use crate::store::{config, is, is_writing, settle};
-use crate::writer::{Writer, now_ms};
+use crate::writer::Writer;
 
 /// A node; none where it cannot be started and need not be.
 fn start_node() -> Option<node::Cassandra> {
@@ -82,7 +83,7 @@ fn answers_are_those_of_the_embedded_store(node: &node::Cassandra) {
     let mut site = Site::new(3);
     site.loss = 30;
     let writer = Writer::new(&brokers);
-    let start_ms = now_ms() / 60_000 * 60_000 - 3 * 3_600_000;
+    let start_ms = unix_ms() / 60_000 * 60_000 - 3 * 3_600_000;
     for second in 0..200 {
         site.second(&writer, start_ms + second * 1_000);
     }
@@ -223,7 +224,7 @@ fn killed_and_back(node: &mut node::Cassandra) {
     // Of the last seconds memory answers; of what is over nobody does.
     let path = "/api/v1/streams/sport-0/total?metric=data_segs_out";
     assert_eq!(both.json(path)["source"], "memory");
-    let over_ms = now_ms() - 3_600_000;
+    let over_ms = unix_ms() - 3_600_000;
     let over = both.json(&format!("{path}&at_ms={over_ms}"));
     assert!(
         over["error"]

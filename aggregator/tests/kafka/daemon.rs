@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 
 use aggregator::consume::DEAD_LETTERS_TOPIC;
 use aggregator::input::Topic;
+use lab::clock::unix_ms;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sampler_event::{Event, LifeCycle, NodeHeartbeat, StreamState, StreamWindow};
 use serde_json::Value;
 
 use crate::member::PATIENCE;
-use crate::writer::{Writer, now_ms};
+use crate::writer::Writer;
 use crate::{broker_with_topics, log};
 
 const NODES: u64 = 3;
@@ -248,7 +249,7 @@ fn what_the_nodes_sent_is_answered_once_and_whole() {
         return;
     };
     let writer = Writer::new(&brokers);
-    let end_ms = now_ms() / 1_000 * 1_000;
+    let end_ms = unix_ms() / 1_000 * 1_000;
     // Before the daemon is there: it reads back.
     write_history(&writer, end_ms);
     let daemon = Daemon::start(&brokers);
@@ -299,7 +300,7 @@ fn a_second_daemon_takes_over_what_the_first_had() {
         return;
     };
     let writer = Writer::new(&brokers);
-    let end_ms = now_ms() / 1_000 * 1_000;
+    let end_ms = unix_ms() / 1_000 * 1_000;
     write_history(&writer, end_ms);
     let first = Daemon::start(&brokers);
     let path = |stream: &str| {

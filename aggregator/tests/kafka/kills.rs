@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::Duration;
 
+use lab::clock::unix_ms;
+use lab::environment::setting;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
@@ -14,8 +16,7 @@ use crate::broker_with_topics;
 use crate::daemon::Daemon;
 use crate::play::{Incident, Play};
 use crate::produced::compare;
-use crate::store::{config, is_writing, number, settle_and_stop};
-use crate::writer::now_ms;
+use crate::store::{config, is_writing, settle_and_stop};
 
 const KEY: &str = "loss|ams1|sport-0";
 /// The rule looks at so much, and nobody sees the end of an incident before it is over for so long, ms.
@@ -27,8 +28,8 @@ fn killed_at_any_moment_nothing_is_lost_doubled_or_said_twice() {
     let Some((_broker, brokers)) = broker_with_topics() else {
         return;
     };
-    let kills = number("FLOWVITALS_KILLS", 8);
-    let seed = number("FLOWVITALS_SEED", now_ms());
+    let kills = setting("FLOWVITALS_KILLS", 8);
+    let seed = setting("FLOWVITALS_SEED", unix_ms());
     println!("seed {seed}, {kills} kills");
     let mut random = StdRng::seed_from_u64(seed);
     let folder = tempfile::tempdir().expect("a folder");

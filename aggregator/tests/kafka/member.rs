@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 
 use aggregator::consume::{Arrival, Consume, Input, Kafka, Partition, Status};
 use aggregator::input::{Key, Topic};
+use lab::clock::unix_ms;
 use sampler_event::Event;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::mpsc::error::TryRecvError;
-
-use crate::writer::now_ms;
 
 /// Longest wait for something that must come; far above what it takes.
 pub const PATIENCE: Duration = Duration::from_secs(90);
@@ -87,7 +86,7 @@ impl Member {
             "{topic:?} {partition} is not ours"
         );
         assert!(
-            arrival.append_ms.abs_diff(now_ms()) < 300_000,
+            arrival.append_ms.abs_diff(unix_ms()) < 300_000,
             "{}",
             arrival.append_ms
         );

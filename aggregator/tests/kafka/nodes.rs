@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use lab::clock::unix_ms;
 use sampler::sink::{
     Capacity, Drained, Event, KafkaSettings, KafkaSink, Ledger, QueueSender, Record, Topics, queue,
 };
@@ -12,7 +13,6 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
 use crate::member::PATIENCE;
-use crate::writer::now_ms;
 
 /// Node and stream of a sequence.
 pub type Source = (String, String);
@@ -99,7 +99,7 @@ impl Nodes {
                     stream: format!("stream-{stream}"),
                     instance: 7,
                     sequence: self.rounds,
-                    window_start_ms: now_ms() / 1000 * 1000,
+                    window_start_ms: unix_ms() / 1000 * 1000,
                     window_ms: 1000,
                     sampling_rate: 0.1,
                     ..StreamWindow::default()

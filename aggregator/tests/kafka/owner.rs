@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aggregator::consume::{Arrival, Consume, Input, Kafka, Partition, Status};
 use aggregator::input::{Key, Sequences, Taken, Topic};
+use lab::clock::unix_ms;
 use sampler_event::Event;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::mpsc::error::TryRecvError;
@@ -11,7 +12,6 @@ use tokio::sync::mpsc::error::TryRecvError;
 use std::time::Duration;
 
 use crate::nodes::Source;
-use crate::writer::now_ms;
 
 /// How far back an owner reads: all that a test wrote.
 const HORIZON: Duration = Duration::from_secs(600);
@@ -71,7 +71,7 @@ impl Owner {
             return;
         };
         let key = Key::from(&arrival.event);
-        if held.sequences.take(key, window.sequence, now_ms()) != Taken::New {
+        if held.sequences.take(key, window.sequence, unix_ms()) != Taken::New {
             self.recognised += 1;
             return;
         }

@@ -7,13 +7,14 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use lab::environment::setting;
 use nix::sys::signal::Signal;
 
 use crate::broker_with_topics;
 use crate::daemon::Daemon;
 use crate::play::Play;
 use crate::produced::compare;
-use crate::store::{config, is_writing, number, settle_and_stop};
+use crate::store::{config, is_writing, settle_and_stop};
 
 /// Half of them take no longer.
 fn median(mut waits: Vec<Duration>) -> Duration {
@@ -27,7 +28,7 @@ fn a_stopped_consumer_slows_nobody_and_says_that_it_is_late() {
     let Some((_broker, brokers)) = broker_with_topics() else {
         return;
     };
-    let pause = Duration::from_secs(number("FLOWVITALS_PAUSE_S", 12));
+    let pause = Duration::from_secs(setting("FLOWVITALS_PAUSE_S", 12));
     let folder = tempfile::tempdir().expect("a folder");
     let directory = folder.path().join("store");
     let play = Play::start_calm(&brokers, 3);

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use lab::clock::unix_ms;
 use rand::Rng;
 
 use crate::produced::Site;
-use crate::writer::{Writer, now_ms};
+use crate::writer::Writer;
 
 /// Begin and end of a loss, event time in ms; the end is not known before it is there.
 pub type Incident = (u64, Option<u64>);
@@ -80,10 +81,10 @@ impl Play {
 
 fn play(writer: &Writer, seed: u64, shared: &Shared) -> Site {
     let mut site = Site::new(seed);
-    let mut start_ms = now_ms() / 1_000 * 1_000;
+    let mut start_ms = unix_ms() / 1_000 * 1_000;
     let (mut number, mut turn_at) = (0, 15);
     while !shared.stop.load(Ordering::Relaxed) {
-        let wait_ms = (start_ms + 1_000).saturating_sub(now_ms());
+        let wait_ms = (start_ms + 1_000).saturating_sub(unix_ms());
         thread::sleep(Duration::from_millis(wait_ms));
         let calm = shared.calm.load(Ordering::Relaxed);
         if (number >= turn_at && !calm) || (site.loss > 0 && calm) {

@@ -3,14 +3,16 @@
 
 use std::path::Path;
 use std::time::Duration;
-use std::{env, fs, thread};
+use std::{fs, thread};
 
+use lab::clock::unix_ms;
+use lab::environment::setting;
 use rand::Rng;
 
 use crate::broker_with_topics;
 use crate::daemon::Daemon;
 use crate::produced::{STREAMS, Site, compare};
-use crate::writer::{Writer, now_ms};
+use crate::writer::Writer;
 
 pub fn config(directory: &Path) -> String {
     format!("[store]\nkind = \"embedded\"\ndirectory = {directory:?}\n")
@@ -60,25 +62,21 @@ pub fn settle_and_stop(daemon: Daemon, windows: u64) {
     daemon.stop();
 }
 
-pub fn number(name: &str, default: u64) -> u64 {
-    env::var(name).map_or(default, |text| text.parse().expect("a whole number"))
-}
-
 /// `FLOWVITALS_STORE_KILLS` and `FLOWVITALS_STORE_SEED` change how often and when.
 #[test]
 fn killed_at_any_moment_it_neither_loses_nor_doubles_a_window() {
     let Some((_broker, brokers)) = broker_with_topics() else {
         return;
     };
-    let kills = number("FLOWVITALS_STORE_KILLS", 6);
-    let seed = number("FLOWVITALS_STORE_SEED", now_ms());
+    let kills = setting("FLOWVITALS_STORE_KILLS", 6);
+    let seed = setting("FLOWVITALS_STORE_SEED", unix_ms());
     println!("seed {seed}, {kills} kills");
     let folder = tempfile::tempdir().expect("a folder");
     let directory = folder.path().join("store");
     let writer = Writer::new(&brokers);
     let mut site = Site::new(seed);
     // Event time goes faster than the clock, from the past: minutes close too.
-    let mut start_ms = now_ms() / 60_000 * 60_000 - 3 * 3_600_000;
+    let mut start_ms = unix_ms() / 60_000 * 60_000 - 3 * 3_600_000;
     for _ in 0..kills {
         let daemon = store_role(&brokers, &directory);
         if site.random.random_bool(0.7) {
@@ -109,7 +107,7 @@ fn a_second_one_stands_by_and_takes_over() {
     let directory = folder.path().join("store");
     let writer = Writer::new(&brokers);
     let mut site = Site::new(1);
-    let start_ms = now_ms() / 60_000 * 60_000 - 3_600_000;
+    let start_ms = unix_ms() / 60_000 * 60_000 - 3_600_000;
     let mut seconds = (0..).map(|second| start_ms + second * 1_000);
     let mut play = |site: &mut Site| {
         for start_ms in seconds.by_ref().take(40) {
@@ -164,7 +162,7 @@ fn a_directory_that_cannot_be_written_pauses_this_role_alone() {
         let health = daemon.get("/healthz").unwrap_or_default();
         health.contains("store: cannot make")
     });
-    let start_ms = now_ms() / 1_000 * 1_000 - 30_000;
+    let start_ms = unix_ms() / 1_000 * 1_000 - 30_000;
     for second in 0..30 {
         site.second(&writer, start_ms + second * 1_000);
     }

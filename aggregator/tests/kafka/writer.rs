@@ -1,20 +1,15 @@
 //! Records as the sampler writes them, and others.
 
 use std::ops::Range;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use aggregator::input::{Key, Topic};
+use lab::clock::unix_ms;
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use sampler_event::{Event, Message, NodeHeartbeat, StreamPulse, StreamWindow};
 
 use crate::member::PATIENCE;
-
-pub fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    u64::try_from(since.expect("after 1970").as_millis()).expect("not so late")
-}
 
 pub struct Writer {
     producer: ThreadedProducer<DefaultProducerContext>,
@@ -71,7 +66,7 @@ impl Writer {
         let window = StreamWindow {
             node: "edge-07".to_owned(),
             site: "ams1".to_owned(),
-            window_start_ms: now_ms() / 1000 * 1000,
+            window_start_ms: unix_ms() / 1000 * 1000,
             window_ms: 1000,
             sampling_rate: 0.1,
             ..Default::default()

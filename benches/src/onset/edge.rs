@@ -10,6 +10,7 @@ use anyhow::{Result, ensure};
 use lab::alertmanager::webhook::{Notification, Webhook};
 use lab::alertmanager::{self, Alertmanager};
 use lab::clock;
+use lab::clock::unix_ms_of;
 use lab::filter::{Selector, Towards};
 use lab::kafka::Cluster;
 use lab::network::{Network, Options};
@@ -17,7 +18,7 @@ use lab::traffic::client::Client;
 use lab::traffic::plan::Plan;
 use lab::traffic::server::{Listen, Server};
 
-use super::listen::{Heard, Listener, Paged, unix_ms_of};
+use super::listen::{Heard, Listener, Paged};
 use crate::daemons::Daemon;
 use crate::setup;
 use crate::site::broker_in;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::Result;
 use lab::netns::Namespace;
@@ -22,17 +22,6 @@ const PULSES: &str = "flowvitals.pulse.v1";
 /// Length of the windows, and of the spans that are held against the threshold.
 const WINDOW_MS: u64 = 1_000;
 const SPAN_MS: u64 = 10_000;
-
-/// Unix time, ms.
-pub fn unix_ms() -> u64 {
-    unix_ms_of(SystemTime::now())
-}
-
-/// The same of another moment.
-pub fn unix_ms_of(moment: SystemTime) -> u64 {
-    let since = moment.duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_millis() as u64)
-}
 
 /// A record of the alert topic.
 #[derive(Clone, Debug)]

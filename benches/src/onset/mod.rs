@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use lab::clock;
+use lab::clock::unix_ms;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use self::edge::{Edge, Stream};
-use self::listen::{Heard, unix_ms};
+use self::listen::Heard;
 use crate::statistics::Samples;
 
 /// Usual loss and the one that is to be seen; the rule's threshold lies between.

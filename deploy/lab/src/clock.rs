@@ -12,7 +12,13 @@ pub fn now() -> Instant {
 /// The wall clock, now: Unix time, ms.
 #[must_use]
 pub fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    unix_ms_of(SystemTime::now())
+}
+
+/// The same of another moment.
+#[must_use]
+pub fn unix_ms_of(moment: SystemTime) -> u64 {
+    let since = moment.duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_millis() as u64)
 }
 

@@ -18,6 +18,7 @@ pub mod clock;
 pub mod command;
 pub mod counters;
 pub mod delay;
+pub mod environment;
 pub mod filter;
 pub mod guest;
 pub mod kafka;

@@ -59,12 +59,6 @@ pub fn turn() -> Option<MutexGuard<'static, ()>> {
     None
 }
 
-/// A number that makes a short run long.
-pub fn setting(name: &str, default: u64) -> u64 {
-    let text = std::env::var(name).ok();
-    text.map_or(default, |text| text.parse().expect("a number"))
-}
-
 /// A network as a test needs it.
 pub fn network(options: Options) -> Network {
     Network::new(options).expect("two namespaces and a link between them")

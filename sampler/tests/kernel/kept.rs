@@ -7,6 +7,7 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 use lab::{
     clock::unix_ms,
     counters::TcpCounters,
+    environment::setting,
     filter::{Selector, Towards},
     network::{Network, Options},
     traffic::{
@@ -25,7 +26,7 @@ use sampler_event::{Message, NodeHeartbeat, StreamWindow};
 use tempfile::TempDir;
 
 use crate::{
-    harness::{Sampler, lives, network, setting, turn},
+    harness::{Sampler, lives, network, turn},
     supervisor::Supervisor,
 };
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lab::clock::unix_ms;
+use lab::environment::setting;
 use lab::kafka::apply::{self as rights, Grants};
 use lab::kafka::declaration::Declaration;
 use lab::kafka::topics::{self, Topic};
@@ -32,12 +33,6 @@ const WINDOW_MS: u32 = 1000;
 /// Whether what is missing is a failure.
 pub fn required() -> bool {
     std::env::var_os("FLOWVITALS_REQUIRE_KERNEL").is_some()
-}
-
-/// A number from the environment.
-pub fn setting(name: &str, default: u64) -> u64 {
-    let text = std::env::var(name).ok();
-    text.map_or(default, |text| text.parse().expect("a number"))
 }
 
 /// Random numbers whose seed is said when the test fails.

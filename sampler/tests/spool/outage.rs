@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lab::clock::unix_ms;
+use lab::environment::setting;
 use sampler::sink::{Drained, SinkState};
 
 use super::harness::*;

@@ -1,16 +1,10 @@
 //! Loss as it was announced, and what was said about it, each with its delay.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use lab::alertmanager::webhook::Notification;
+use lab::clock::{unix_ms, unix_ms_of};
 use serde_json::Value;
-
-/// Unix time, ms.
-pub fn unix_ms(moment: SystemTime) -> u64 {
-    let since = moment.duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_millis() as u64)
-}
 
 /// What is known of each stream's newest loss.
 #[derive(Default)]
@@ -24,8 +18,7 @@ pub struct Alerts {
 impl Alerts {
     /// A stream begins to lose.
     pub fn began(&mut self, stream: &str) {
-        self.began_ms
-            .insert(stream.to_owned(), unix_ms(SystemTime::now()));
+        self.began_ms.insert(stream.to_owned(), unix_ms());
     }
 
     fn since(&self, stream: &str, at_ms: u64) -> String {
@@ -57,7 +50,7 @@ impl Alerts {
         for one in notifications.iter().skip(self.printed) {
             let pages = one.receiver == "page" && one.is_firing();
             for stream in one.labels("stream").into_iter().filter(|_| pages) {
-                let since = self.since(stream, unix_ms(one.wall));
+                let since = self.since(stream, unix_ms_of(one.wall));
                 println!("   >> page at the pager, behind Alertmanager,{since}");
             }
         }

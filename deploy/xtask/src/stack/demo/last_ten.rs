@@ -1,15 +1,15 @@
 //! The retransmissions of the last ten seconds: what an application asks for, beside the kernel's own counter.
 
 use std::collections::VecDeque;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use lab::clock;
+use lab::clock::unix_ms;
 use lab::counters::TcpCounters;
 use lab::network::Network;
 use serde_json::Value;
 
-use super::alerts::unix_ms;
 use super::centre::{Centre, HTTP};
 use super::streams::ALL;
 
@@ -28,7 +28,7 @@ pub struct KernelSeconds {
 impl KernelSeconds {
     /// Reads the counter if a second has begun since the last time; to be called several times a second.
     pub fn look(&mut self, network: &Network) -> Result<()> {
-        let second = unix_ms(SystemTime::now()) / 1_000;
+        let second = unix_ms() / 1_000;
         if self
             .readings
             .back()
