@@ -11,7 +11,8 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext};
+use service::producer::Served;
 use tracing::{debug, warn};
 
 use super::books::Books;
@@ -29,7 +30,7 @@ const FLUSH: Duration = Duration::from_secs(2);
 
 /// The producer of dead letters.
 pub(super) struct DeadLetters {
-    producer: ThreadedProducer<Context>,
+    producer: Served<Context>,
     books: Arc<Books>,
     pace: Mutex<Pace>,
 }
@@ -71,7 +72,7 @@ impl DeadLetters {
             .producer()?
             .create_with_context(Context(Arc::clone(&books)))?;
         Ok(Self {
-            producer,
+            producer: Served::start(producer, "dead-letters")?,
             books,
             pace: Mutex::default(),
         })

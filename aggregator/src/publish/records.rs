@@ -1,7 +1,8 @@
 //! Records of compacted topics: alerts and states.
 //!
-//! Input: keys and JSON values. Output: records, each confirmed by the brokers, or counted; words of an alert after the state that they come from. Errors go by their [`class`]: what can be tried again is, what
-//! will never be taken is counted, a topic that is missing or forbidden is said and tried again, a producer that broke is replaced.
+//! Input: keys and JSON values. Output: records, each confirmed by the brokers, or counted; words of an alert after the state that
+//! they come from. Errors go by their [`class`]: what can be tried again is, what will never be taken is counted, a topic that is
+//! missing or forbidden is said and tried again, a producer that broke is replaced.
 //! Never waits but in [`Records::flush`]. Limits: [`super::unconfirmed`].
 
 use std::collections::BTreeMap;
@@ -12,9 +13,10 @@ use std::time::{Duration, Instant};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext};
 use service::delivery::{Class, class};
+use service::producer::Served;
 use service::topics;
 use tokio::sync::Notify;
 use tracing::{debug, error, info, warn};
@@ -126,7 +128,7 @@ impl ProducerContext for Context {
 /// The producer of records.
 pub struct Records {
     config: ClientConfig,
-    producer: ThreadedProducer<Context>,
+    producer: Served<Context>,
     life: u64,
     table: Unconfirmed,
     /// Topic, key and value of records whose state is not confirmed yet.
@@ -142,6 +144,10 @@ pub struct Records {
     last_trouble: Option<String>,
 }
 
+fn producer(config: &ClientConfig, context: Context) -> Result<Served<Context>, KafkaError> {
+    Served::start(config.create_with_context(context)?, "records")
+}
+
 impl Records {
     /// Makes the producer; it connects by itself.
     ///
@@ -151,11 +157,12 @@ impl Records {
         let config = settings.records()?;
         let (reports, troubles) = (channel(), channel());
         let reported = Arc::<Notify>::default();
-        let producer = config.create_with_context(Context {
+        let context = Context {
             reports: reports.0.clone(),
             reported: Arc::clone(&reported),
             troubles: troubles.0.clone(),
-        })?;
+        };
+        let producer = producer(&config, context)?;
         Ok(Self {
             config,
             producer,
@@ -332,7 +339,7 @@ impl Records {
             reported: Arc::clone(&self.reported),
             troubles: self.troubles.0.clone(),
         };
-        match self.config.create_with_context(context) {
+        match producer(&self.config, context) {
             Ok(producer) => {
                 let old = std::mem::replace(&mut self.producer, producer);
                 // Ending waits for librdkafka's thread.

@@ -11,6 +11,7 @@
 //! | [`metrics`] | Prometheus exposition, text and protobuf |
 //! | [`notify`] | word to the service manager |
 //! | [`port`] | whether an address is free to listen on |
+//! | [`producer`] | Kafka producers whose events wake who takes them |
 //! | [`topics`] | names of the Kafka topics |
 
 pub mod brokers;
@@ -22,4 +23,5 @@ pub mod latency;
 pub mod metrics;
 pub mod notify;
 pub mod port;
+pub mod producer;
 pub mod topics;

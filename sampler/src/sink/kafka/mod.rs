@@ -7,7 +7,6 @@
 //! Limits: [`inflight`] per kind; what finds no room waits in the queue, whose oldest goes back to the spool or is dropped.
 
 mod credentials;
-mod events;
 mod health;
 mod inflight;
 mod producer;
@@ -133,7 +132,7 @@ impl KafkaSink {
             let ask = open.contains(&true) && deadline.is_none();
             tokio::select! {
                 biased;
-                () = self.life.events().came() => self.life.events().serve(),
+                () = self.life.came() => self.life.serve(),
                 count = self.reports.recv_many(&mut reports, REPORTS_AT_ONCE) => {
                     debug_assert!(count > 0, "this end holds a sender too");
                     for report in reports.drain(..) {

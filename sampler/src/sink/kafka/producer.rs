@@ -1,6 +1,6 @@
 //! One life of a librdkafka producer.
 //!
-//! Input: records. Output: [`Report`]s, when its [events](Events) are served. Limits: bounded by librdkafka's queue, which is
+//! Input: records. Output: [`Report`]s, when its events are [served](Life::serve). Limits: bounded by librdkafka's queue, which is
 //! larger than the table of events in flight, so there are at most as many reports as events in flight and errors.
 
 use std::sync::Arc;
@@ -11,10 +11,11 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode as Code};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use service::producer::Events;
+use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{debug, error, info};
 
-use super::events::Events;
 use super::inflight::Id;
 use crate::sink::record::{Kind, Record};
 
@@ -55,6 +56,7 @@ pub enum Report {
 pub struct Life {
     number: u64,
     events: Events<Context>,
+    came: Arc<Notify>,
     reports: UnboundedSender<Report>,
 }
 
@@ -141,17 +143,27 @@ impl Life {
             reports: reports.clone(),
         };
         let producer: BaseProducer<_> = config.create_with_context(context)?;
-        let no_queue = || ClientError::ClientCreation("no queue of events".to_owned());
+        let came = Arc::<Notify>::default();
+        let events = Events::of(producer, {
+            let came = Arc::clone(&came);
+            move || came.notify_one()
+        })?;
         Ok(Self {
             number,
-            events: Events::of(producer).ok_or_else(no_queue)?,
+            events,
+            came,
             reports,
         })
     }
 
-    /// What librdkafka has to say.
-    pub fn events(&self) -> &Events<Context> {
-        &self.events
+    /// Waits until librdkafka has something to say. Cancel safe.
+    pub async fn came(&self) {
+        self.came.notified().await;
+    }
+
+    /// Makes reports of all that it has to say.
+    pub fn serve(&self) {
+        self.events.serve();
     }
 
     /// Number of this life.
@@ -211,7 +223,7 @@ impl Life {
     /// Ends this life. What it did not deliver belongs to the next one.
     pub fn end(self) {
         // What has arrived by now need not go again.
-        self.events.serve();
+        self.serve();
         // Ending waits for librdkafka's threads: not on the executor's.
         tokio::task::spawn_blocking(move || drop(self));
     }
