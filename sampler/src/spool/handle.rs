@@ -170,6 +170,7 @@ impl Spool {
             state,
             // Known when its records are written.
             end: SpoolId::default(),
+            confirmed: 0,
         }
     }
 
@@ -188,7 +189,7 @@ impl Spool {
         }
     }
 
-    /// These need the spool no more. The thread learns it within half a second, and is not woken for it.
+    /// These need the spool no more. The thread learns it when it looks up next, and is not woken for it.
     pub fn done(&self, ids: impl IntoIterator<Item = SpoolId>) {
         let confirmed = self.confirmed.lock();
         confirmed

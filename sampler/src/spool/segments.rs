@@ -122,9 +122,14 @@ impl Segment {
         self.bytes + u64::from(self.done.set) * ack_bytes
     }
 
+    /// So many first records are confirmed.
+    fn confirmed(&self) -> u32 {
+        self.done.first_clear().min(self.records)
+    }
+
     /// End of the window of about the oldest record that is not confirmed.
     fn oldest_end_ms(&self) -> Option<u64> {
-        let first = self.done.first_clear();
+        let first = self.confirmed();
         if first >= self.records {
             return None;
         }
@@ -167,6 +172,11 @@ impl Segments {
             segment: self.last,
             index: records,
         }
+    }
+
+    /// So many first records of the last segment are confirmed.
+    pub fn confirmed(&self) -> u32 {
+        self.get(self.last).map_or(0, Segment::confirmed)
     }
 
     /// All of them.

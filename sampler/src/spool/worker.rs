@@ -25,11 +25,11 @@ use crate::sink::{Ledger, Reason};
 /// A disk that said no is asked again this often.
 const RETRY: Duration = Duration::from_secs(1);
 /// The thread looks up this often when there is nothing to do.
-const IDLE: Duration = Duration::from_secs(1);
+const IDLE: Duration = Duration::from_secs(2);
 /// Commands worked off between two looks at the clock.
 const COMMANDS_AT_ONCE: usize = 256;
-/// Confirmations are written down this often: a kill costs that many sent twice, and each writing opens a file.
-const ACK_EVERY: Duration = Duration::from_millis(500);
+/// Confirmations that no reference has noted by then are written down, which opens a file. A kill costs that many sent twice.
+const ACK_AFTER: Duration = Duration::from_secs(2);
 /// A stop waits so long for the last sync.
 const LAST_SYNC: Duration = Duration::from_secs(2);
 
@@ -56,7 +56,8 @@ pub(super) struct Worker {
     taken: Vec<SpoolId>,
     /// Since when something waits to be brought to the disk.
     unsynced_since: Option<Instant>,
-    flushed_at: Instant,
+    /// Since when a confirmation waits to be written down.
+    unflushed_since: Option<Instant>,
     /// The disk said no: when, and what.
     failed: Option<(Instant, String)>,
     ack_failed: bool,
@@ -72,7 +73,7 @@ impl Worker {
             rate: Rate::default(),
             taken: Vec::new(),
             unsynced_since: None,
-            flushed_at: now,
+            unflushed_since: None,
             failed: None,
             ack_failed: false,
         };
@@ -103,33 +104,34 @@ impl Worker {
                     other => written += self.obey(other),
                 }
             }
-            if self.flushed_at.elapsed() >= ACK_EVERY {
-                self.flush();
-            }
-            self.sync();
+            self.flush_in_time();
+            self.sync_in_time();
             self.publish(written);
         }
     }
 
     /// How long nothing has to be done: waking up is most of what the thread costs.
     fn patience(&self) -> Duration {
-        let store = &self.parts.store;
-        if store.segments().unconfirmed() == 0 && store.is_flushed() {
-            return IDLE;
-        }
-        let flush = ACK_EVERY.saturating_sub(self.flushed_at.elapsed());
-        match self.unsynced_since {
-            Some(since) if !self.parts.syncer.is_busy() => {
-                flush.min(self.parts.fsync.saturating_sub(since.elapsed()))
-            }
-            _ => flush,
-        }
+        let left = |since: Option<Instant>, after: Duration| {
+            since.map_or(IDLE, |since| after.saturating_sub(since.elapsed()))
+        };
+        let flush = left(self.unflushed_since, ACK_AFTER);
+        // A moment more than asked for, so that the next window, which mostly comes as often, wakes it instead.
+        let sync = match self.parts.syncer.is_busy() {
+            true => self.parts.fsync,
+            false => left(self.unsynced_since, self.parts.fsync * 9 / 8),
+        };
+        IDLE.min(flush).min(sync)
     }
 
     fn take_confirmed(&mut self) {
         std::mem::swap(&mut *lock(&self.parts.confirmed), &mut self.taken);
         for id in self.taken.drain(..) {
             self.parts.store.confirm(id);
+        }
+        // What is written from here on has waited for nothing yet.
+        if !self.parts.store.is_unsynced() {
+            self.unsynced_since = None;
         }
     }
 
@@ -202,9 +204,13 @@ impl Worker {
                 // They are produced all the same: the next life must not count them again.
                 reference.at_risk += batch.len() as u64;
             }
-            reference.end = self.parts.store.segments().end();
-            if let Err(error) = self.parts.references.write(&reference) {
-                self.fail(&io::Error::other(format!("reference: {error}")));
+            let segments = self.parts.store.segments();
+            (reference.end, reference.confirmed) = (segments.end(), segments.confirmed());
+            match self.parts.references.write(&reference) {
+                Ok(()) => self.parts.store.noted(&reference),
+                Err(error) => {
+                    self.fail(&io::Error::other(format!("reference: {error}")));
+                }
             }
         }
         let in_time = ticket.written();
@@ -284,8 +290,19 @@ impl Worker {
         }
     }
 
+    fn flush_in_time(&mut self) {
+        if self.parts.store.is_flushed() {
+            self.unflushed_since = None;
+            return;
+        }
+        let since = *self.unflushed_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= ACK_AFTER {
+            self.unflushed_since = None;
+            self.flush();
+        }
+    }
+
     fn flush(&mut self) {
-        self.flushed_at = Instant::now();
         match self.parts.store.flush() {
             Ok(()) => self.ack_failed = false,
             Err(error) if !self.ack_failed => {
@@ -297,7 +314,7 @@ impl Worker {
     }
 
     /// Brings to the disk what brokers have not confirmed in time. Mostly they have, and the disk is left alone.
-    fn sync(&mut self) {
+    fn sync_in_time(&mut self) {
         if !self.parts.store.is_unsynced() {
             self.unsynced_since = None;
             return;

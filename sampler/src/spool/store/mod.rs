@@ -121,7 +121,10 @@ pub struct Store {
     settings: StoreSettings,
     segments: Segments,
     active: Option<Active>,
-    acks: BTreeMap<u64, Vec<u8>>,
+    /// What was confirmed and is not written down, by segment.
+    acks: BTreeMap<u64, Vec<u32>>,
+    /// The newest reference's segment, and what of it was confirmed and is written down only there.
+    noted: (u64, Vec<u32>),
     reader: Option<Reader>,
     /// Segments that were written to since they were last brought to the disk, and hold what no broker has confirmed.
     unsynced: BTreeMap<u64, Arc<File>>,
@@ -150,6 +153,7 @@ impl Store {
             segments: Segments::default(),
             active: None,
             acks: BTreeMap::new(),
+            noted: (0, Vec::new()),
             reader: None,
             unsynced: BTreeMap::new(),
             named: false,
@@ -314,8 +318,7 @@ impl Store {
     pub fn confirm(&mut self, id: SpoolId) -> bool {
         let new = self.segments.confirm(id);
         if new {
-            let acks = self.acks.entry(id.segment).or_default();
-            acks.extend_from_slice(&format::ack(id));
+            self.acks.entry(id.segment).or_default().push(id.index);
             // What brokers have needs no disk to survive a power loss.
             if self
                 .segments
@@ -340,13 +343,39 @@ impl Store {
     pub fn flush(&mut self) -> io::Result<()> {
         self.sweep();
         let mut result = Ok(());
-        for (number, acks) in std::mem::take(&mut self.acks) {
-            debug_assert_eq!(acks.len() % ACK_BYTES, 0);
-            let written = Directory::append(&self.directory.acks(number))
+        for (segment, indices) in std::mem::take(&mut self.acks) {
+            let ack = |index: &u32| {
+                format::ack(SpoolId {
+                    segment,
+                    index: *index,
+                })
+            };
+            let acks: Vec<u8> = indices.iter().flat_map(ack).collect();
+            let written = Directory::append(&self.directory.acks(segment))
                 .and_then(|mut file| file.write_all(&acks));
             result = result.and(written);
         }
         result
+    }
+
+    /// A reference was written: what it says is confirmed needs no acks. Takes away what needs no place any more.
+    pub fn noted(&mut self, reference: &Reference) {
+        self.sweep();
+        let segment = reference.end.segment;
+        let (before, held) = &mut self.noted;
+        if *before != segment {
+            // This reference says nothing of that one's.
+            if self.segments.get(*before).is_some() && !held.is_empty() {
+                self.acks.entry(*before).or_default().append(held);
+            }
+            (*before, *held) = (segment, Vec::new());
+        }
+        if let Some(indices) = self.acks.get_mut(&segment) {
+            held.extend(indices.extract_if(.., |index| *index < reference.confirmed));
+            if indices.is_empty() {
+                self.acks.remove(&segment);
+            }
+        }
     }
 
     /// Whether everything that was confirmed is written down.

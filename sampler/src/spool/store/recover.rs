@@ -20,7 +20,10 @@ impl Store {
     pub(super) fn look_through(&mut self, newest: Option<&Reference>) -> io::Result<Found> {
         let mut found = Found::default();
         for number in directory::segments(self.directory.path())? {
-            self.recover(number, &mut found);
+            let confirmed = newest
+                .filter(|newest| newest.end.segment == number)
+                .map_or(0, |newest| newest.confirmed);
+            self.recover(number, confirmed, &mut found);
         }
         self.remove_orphans()?;
         if let Some(newest) = newest {
@@ -68,7 +71,8 @@ impl Store {
             .sum()
     }
 
-    fn recover(&mut self, number: u64, found: &mut Found) {
+    /// `confirmed`: so many first records of it, by a reference.
+    fn recover(&mut self, number: u64, confirmed: u32, found: &mut Found) {
         // Even if it stays where it is, none of ours gets its number.
         self.segments.skip(number);
         let bytes = match fs::read(self.directory.segment(number)) {
@@ -83,7 +87,9 @@ impl Store {
             }
         };
         match format::read_head(&bytes) {
-            Head::Ours(inside) if inside == number => self.read_records(number, &bytes, found),
+            Head::Ours(inside) if inside == number => {
+                self.read_records(number, &bytes, confirmed, found);
+            }
             // Cut before the first record: nothing was ever in it.
             Head::Cut => {
                 let length = bytes.len() as u64;
@@ -109,7 +115,7 @@ impl Store {
         }
     }
 
-    fn read_records(&mut self, number: u64, bytes: &[u8], found: &mut Found) {
+    fn read_records(&mut self, number: u64, bytes: &[u8], confirmed: u32, found: &mut Found) {
         let mut segment = Segment::new(number, HEAD_BYTES as u64, true);
         let mut unreadable = Vec::new();
         let mut at = HEAD_BYTES;
@@ -138,20 +144,24 @@ impl Store {
                 }
             }
         }
+        let confirmed = 0..confirmed.min(segment.records);
         self.segments.push(segment);
         let acks = fs::read(self.directory.acks(number)).unwrap_or_default();
+        let id = |index| SpoolId {
+            segment: number,
+            index,
+        };
         for index in format::acked(number, &acks) {
-            self.segments.confirm(SpoolId {
-                segment: number,
-                index,
-            });
+            self.segments.confirm(id(index));
+        }
+        let noted: Vec<u32> = confirmed
+            .filter(|index| self.segments.confirm(id(*index)))
+            .collect();
+        if !noted.is_empty() {
+            self.noted = (number, noted);
         }
         for index in unreadable {
-            let id = SpoolId {
-                segment: number,
-                index,
-            };
-            found.unreadable += u64::from(self.segments.confirm(id));
+            found.unreadable += u64::from(self.segments.confirm(id(index)));
         }
     }
 }

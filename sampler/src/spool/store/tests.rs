@@ -55,9 +55,22 @@ fn sequences(records: &[(SpoolId, Record)]) -> Vec<u64> {
 }
 
 fn reopen(store: Store) -> (Store, Found) {
+    reopen_by(store, None)
+}
+
+fn reopen_by(store: Store, newest: Option<&Reference>) -> (Store, Found) {
     let settings = store.settings.clone();
     drop(store);
-    Store::open(settings, None).expect("opened")
+    Store::open(settings, newest).expect("opened")
+}
+
+/// As the worker makes one at a window edge.
+fn reference(store: &Store) -> Reference {
+    Reference {
+        end: store.segments().end(),
+        confirmed: store.segments().confirmed(),
+        ..Reference::default()
+    }
 }
 
 const MIB: u64 = 1 << 20;
@@ -89,6 +102,39 @@ fn a_new_life_gets_what_was_not_confirmed_and_the_bytes_are_the_same() {
     store.flush().expect("written");
     let files = fs::read_dir(place.path()).expect("read").count();
     assert_eq!(files, 1, "only the lock is left");
+}
+
+#[test]
+fn what_a_reference_notes_needs_no_acks() {
+    let place = tempfile::tempdir().expect("a directory");
+    let (mut store, _) = Store::open(settings(place.path(), MIB), None).expect("opened");
+    let records: Vec<Record> = (0..10).map(|n| record("sport", n, 100)).collect();
+    let (first, _) = append(&mut store, &records);
+    let at = |index| SpoolId { index, ..first };
+    let acks = store.directory.acks(first.segment);
+    (0..4).for_each(|index| assert!(store.confirm(at(index))));
+    let noted = reference(&store);
+    store.noted(&noted);
+    assert!(store.is_flushed());
+    // One that overtook others is not among the first: it gets its ack.
+    assert!(store.confirm(at(7)));
+    store.noted(&noted);
+    assert!(!store.is_flushed() && !acks.exists());
+    store.flush().expect("written");
+    assert_eq!(fs::read(&acks).expect("read").len(), ACK_BYTES);
+    let (mut store, found) = reopen_by(store, Some(&noted));
+    assert_eq!(found.records, 5);
+    assert_eq!(sequences(&drain(&mut store)), [4, 5, 6, 8, 9]);
+    // What was noted of another segment says nothing of this one.
+    let other = Reference {
+        end: SpoolId {
+            segment: first.segment + 1,
+            index: 10,
+        },
+        confirmed: 10,
+        ..noted
+    };
+    assert_eq!(reopen_by(store, Some(&other)).1.records, 9);
 }
 
 #[test]
@@ -189,10 +235,7 @@ fn what_nobody_saw_is_cut_where_it_is_counted_again() {
         &mut store,
         &[record("sport", 0, 10), record("sport", 1, 10)],
     );
-    let reference = Reference {
-        end: store.segments().end(),
-        ..Reference::default()
-    };
+    let reference = reference(&store);
     append(&mut store, &[record("sport", 2, 10)]);
     drop(store);
     let resumed = StoreSettings {
@@ -350,12 +393,14 @@ proptest! {
     }
 
     /// Any order of steps, and a new life at any time: each record is sent until it is confirmed, or counted as lost.
+    /// References note what is confirmed at any time too; a new life reads the newest.
     #[test]
-    fn nothing_is_lost_or_comes_back(steps in prop::collection::vec((0u8..6, any::<u16>()), 1..120)) {
+    fn nothing_is_lost_or_comes_back(steps in prop::collection::vec((0u8..7, any::<u16>()), 1..120)) {
         let place = tempfile::tempdir().expect("a directory");
         let (mut store, _) = Store::open(settings(place.path(), MIB), None).expect("opened");
         let (mut live, mut lost, mut sequence) = (BTreeSet::new(), 0, 0u64);
         let mut out: Vec<(SpoolId, u64)> = Vec::new();
+        let mut newest: Option<Reference> = None;
         for (step, pick) in steps {
             match step {
                 0 | 1 => {
@@ -392,8 +437,13 @@ proptest! {
                 }
                 5 => {
                     store.flush().expect("written");
-                    store = reopen(store).0;
+                    store = reopen_by(store, newest.as_ref()).0;
                     out.clear();
+                }
+                6 => {
+                    let noted = reference(&store);
+                    store.noted(&noted);
+                    newest = Some(noted);
                 }
                 _ => {}
             }
@@ -401,7 +451,7 @@ proptest! {
         store.flush().expect("written");
         prop_assert_eq!(lost, 0, "the bound was not reached");
         let left: BTreeSet<u64> = {
-            let mut store = reopen(store).0;
+            let mut store = reopen_by(store, newest.as_ref()).0;
             drain(&mut store).into_iter().map(|(_, record)| record.stamp.sequence).collect()
         };
         prop_assert_eq!(left, live);
