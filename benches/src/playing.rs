@@ -211,6 +211,11 @@ impl Playing {
         self.stage.observe(&self.walked, WINDOW_MS as u32);
     }
 
+    /// Whether the state is asked for after every window.
+    pub fn set_books(&mut self, with: bool) {
+        self.stage.with_books = with;
+    }
+
     /// Closes a window, by its number from 1.
     pub fn close(&mut self, window: u64, outside: &Outside) -> Output {
         let now = at(window * WINDOW_MS);

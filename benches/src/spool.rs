@@ -82,6 +82,7 @@ impl Node {
     /// Closes the window, with the stage's state if it is wanted.
     fn close(&mut self, with_state: bool) -> Edge {
         self.window += 1;
+        self.playing.set_books(with_state);
         let output = self.playing.close(self.window, &Outside::default());
         let state = with_state.then(|| self.playing.stage().state().encode_to_vec());
         Edge {

@@ -10,12 +10,12 @@ use sampler_event::Message;
 use crate::playing::{FLOWS, Playing};
 use crate::statistics::Samples;
 
-const WINDOWS: u64 = 200;
+const WINDOWS: u64 = 400;
 
 /// Prints the table.
 pub fn run() -> Result<()> {
     println!(
-        "{FLOWS} flows a stream, all with data; us per window or pulse, medians of {WINDOWS}\n{:>8} {:>10} {:>10} {:>12} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}",
+        "{FLOWS} flows a stream, all with data; us per window or pulse, medians of {WINDOWS}; state: in closing and by itself\n{:>8} {:>10} {:>10} {:>12} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10}",
         "streams",
         "cells MB",
         "walk",
@@ -43,8 +43,9 @@ fn measure(streams: u32) {
         mut encode,
         mut all,
         mut pulses,
+        mut with_books,
         mut state,
-    ] = std::array::from_fn::<_, 6, _>(|_| Samples::default());
+    ] = std::array::from_fn::<_, 7, _>(|_| Samples::default());
     let mut state_bytes = 0;
     for window in 1..=WINDOWS {
         playing.play();
@@ -56,15 +57,22 @@ fn measure(streams: u32) {
         let begin = Instant::now();
         playing.observe_walk();
         walk.push(us(begin));
+        // What the state adds while windows are closed is known from every second one.
+        let books = window % 2 == 0;
+        playing.set_books(books);
         let closing = Instant::now();
         let output = playing.close(window, &outside);
-        close.push(us(closing));
+        let closed = if books { &mut with_books } else { &mut close };
+        closed.push(us(closing));
         let encoding = Instant::now();
         for event in &output.events {
             black_box(Record::of(event));
         }
         encode.push(us(encoding));
-        all.push(us(begin));
+        if !books {
+            all.push(us(begin));
+            continue;
+        }
         let begin = Instant::now();
         state_bytes = black_box(playing.stage().state().encode_to_vec()).len();
         state.push(us(begin));
@@ -78,7 +86,7 @@ fn measure(streams: u32) {
         all.median(),
         all.median() / f64::from(streams),
         pulses.median(),
-        state.median(),
+        with_books.median() - close.median() + state.median(),
         state_bytes as f64 / 1e3
     );
 }

@@ -134,9 +134,10 @@ impl Node {
         state.encode_to_vec()
     }
 
-    /// Heartbeats say how this spool is doing.
+    /// Heartbeats say how this spool is doing, and it gets the state of every window.
     pub(super) fn set_spool(&mut self, spool: Spool) {
         self.spool = Some(spool);
+        self.stage.with_books = true;
     }
 
     /// Nothing is counted from now on.

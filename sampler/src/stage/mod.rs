@@ -13,6 +13,7 @@ pub mod clock;
 pub mod counts;
 pub mod heartbeat;
 pub mod pulse;
+mod sparse;
 pub mod state;
 pub mod streams;
 mod unseen;
@@ -62,6 +63,8 @@ pub struct Stage {
     pub identity: Identity,
     /// Streams and epochs.
     pub streams: Streams,
+    /// The state is asked for after every window: it is made ready while the window is closed.
+    pub with_books: bool,
     ledger: FlowTotals,
     walks: Walks,
     unseen: Unseen,
@@ -85,6 +88,7 @@ impl Stage {
         Self {
             identity,
             streams: Streams::new(slots),
+            with_books: false,
             ledger: FlowTotals::default(),
             walks: Walks::default(),
             unseen: Unseen::default(),
@@ -111,6 +115,7 @@ impl Stage {
         Some(Self {
             identity,
             streams: Streams::resume(slots, state, entry, &now)?,
+            with_books: false,
             ledger: state.totals()?,
             walks: Walks::resume(clock.start_us),
             unseen: Unseen::default(),
@@ -287,6 +292,9 @@ impl Stage {
             }
             let stream = &mut streams[epoch.stream];
             let event = window::close(&self.identity, &frame, stream, epoch, kernel, &walk);
+            if self.with_books {
+                epoch.write_books();
+            }
             if let Some(mut event) = event {
                 let lost = outside
                     .lost_by_stream

@@ -1,31 +1,22 @@
 //! The window stage's state at the end of a window: what a new life of the daemon needs to go on counting.
 //!
 //! Input: streams, epochs, totals. Output: protobuf bytes, kept by the spool as its reference; and back.
-//! Counts are cumulative and sparse, so that an idle stream costs a few bytes, and written in one pass without a branch for a length:
-//! it is done at every window edge. Cells of another layout are not read as ours (`abi_version`), nor those of
-//! another kernel side (`attachment`). Sequences are not among it: each life counts its own from 0.
-//!
-//! ```text
-//! word   control u8: low half bytes of the value (1 to 8), high half words that are 0 before it (15: see zeros)
-//!        zeros u16, if there are 15 or more   value, little endian, without its leading zero bytes
-//! ```
-//! Limits: about 2 KiB for a slot with a full histogram; cells of fewer than 65,536 words.
+//! Counts are cumulative and [sparse], so that an idle stream costs a few bytes. Cells of another layout are not read as ours
+//! (`abi_version`), nor those of another kernel side (`attachment`). Sequences are not among it: each life counts its own from 0.
+//! Limits: about 2 KiB for a slot with a full histogram; cells of fewer than [`sparse::MOST`] words.
 
 use prost::Message;
 
 use super::{
     counts::{self, Counts},
     heartbeat::FlowTotals,
+    sparse,
     streams::{Epoch, Stream, Streams},
 };
 
 /// What the words of a stream that plays take, bytes.
 const USUAL_BYTES: usize = 512;
-/// Words that are looked at together.
-const BLOCK: usize = 16;
-/// In a control byte: so many words that are 0, or more.
-const MANY: u8 = 15;
-const _: () = assert!(counts::WORDS <= u16::MAX as usize);
+const _: () = assert!(counts::WORDS < sparse::MOST);
 
 /// State of the stage.
 #[derive(Clone, PartialEq, Message)]
@@ -40,8 +31,11 @@ pub struct StageState {
     #[prost(message, repeated, tag = "6")]
     pub streams: Vec<StreamBooks>,
     /// Slots in use.
-    #[prost(message, repeated, tag = "12")]
+    #[prost(message, repeated, tag = "13")]
     pub slots: Vec<SlotBooks>,
+    /// Words of their cells at the end of the window, sparse, one slot after the other.
+    #[prost(bytes = "vec", tag = "14")]
+    pub words: Vec<u8>,
     /// The running window.
     #[prost(message, optional, tag = "8")]
     pub clock: Option<ClockBooks>,
@@ -128,9 +122,9 @@ pub struct SlotBooks {
     /// Flows that ended unseen.
     #[prost(uint64, tag = "6")]
     pub ended_unseen: u64,
-    /// Words of the cell at the end of the window, sparse.
-    #[prost(bytes = "vec", tag = "7")]
-    pub words: Vec<u8>,
+    /// So many bytes of the words are its cell's.
+    #[prost(uint32, tag = "7")]
+    pub words_bytes: u32,
 }
 
 impl StreamBooks {
@@ -144,41 +138,15 @@ impl StreamBooks {
 }
 
 impl SlotBooks {
-    fn of(epoch: &Epoch) -> Self {
+    fn of(epoch: &Epoch, words: &mut Vec<u8>) -> Self {
         Self {
             slot: epoch.slot,
             stream: epoch.stream as u32,
             rate_epoch: epoch.rate_epoch,
             threshold: epoch.threshold,
             ended_unseen: epoch.ended_unseen,
-            words: sparse(epoch.counted.words()),
+            words_bytes: epoch.put_words(words) as u32,
         }
-    }
-
-    /// All words of the cell; `None` if they are more than a cell has, or not words.
-    pub fn words(&self, length: usize) -> Option<Vec<u64>> {
-        let mut words = vec![0; length];
-        let mut at = 0usize;
-        let mut rest = self.words.as_slice();
-        while let Some((control, after)) = rest.split_first() {
-            rest = after;
-            let mut zeros = usize::from(control >> 4);
-            if zeros == usize::from(MANY) {
-                let (count, after) = rest.split_first_chunk()?;
-                (zeros, rest) = (u16::from_le_bytes(*count).into(), after);
-            }
-            let (value, after) = rest.split_at_checked(usize::from(control & 15))?;
-            let mut word = [0; 8];
-            word.get_mut(..value.len())?.copy_from_slice(value);
-            at += zeros;
-            *words.get_mut(at)? = u64::from_le_bytes(word);
-            (at, rest) = (at + 1, after);
-        }
-        Some(words)
-    }
-
-    pub(super) fn counted(&self) -> Option<Counts> {
-        self.words(counts::WORDS).map(Counts::from)
     }
 }
 
@@ -189,6 +157,9 @@ impl StageState {
         clock: ClockBooks,
         key_id: u32,
     ) -> Self {
+        let epochs = streams.epochs();
+        let mut words = Vec::with_capacity(epochs.len() * USUAL_BYTES);
+        let slots = epochs.iter().map(|epoch| SlotBooks::of(epoch, &mut words));
         Self {
             abi_version: ebpf_abi::ABI_VERSION,
             flows: vec![
@@ -199,7 +170,8 @@ impl StageState {
                 totals.flows_refused,
             ],
             streams: streams.streams().iter().map(StreamBooks::of).collect(),
-            slots: streams.epochs().iter().map(SlotBooks::of).collect(),
+            slots: slots.collect(),
+            words,
             clock: Some(clock),
             halvings: streams.halvings(),
             key_id,
@@ -222,76 +194,16 @@ impl StageState {
             ..FlowTotals::default()
         })
     }
-}
 
-fn sparse(words: &[u64]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(USUAL_BYTES);
-    let mut zeros = 0;
-    for block in words.chunks(BLOCK) {
-        // Most of a cell is zeros, in long runs.
-        if block.iter().fold(0, |all, word| all | word) == 0 {
-            zeros += block.len();
-            continue;
-        }
-        for word in block {
-            if *word == 0 {
-                zeros += 1;
-            } else {
-                put(zeros, *word, &mut bytes);
-                zeros = 0;
-            }
-        }
-    }
-    bytes
-}
-
-/// Appends a word that is not 0, after so many that are.
-fn put(zeros: usize, word: u64, to: &mut Vec<u8>) {
-    let unused = word.leading_zeros() / 8;
-    let length = 8 - unused as u8;
-    if zeros < usize::from(MANY) {
-        to.push((zeros as u8) << 4 | length);
-    } else {
-        to.push(MANY << 4 | length);
-        to.extend_from_slice(&(zeros as u16).to_le_bytes());
-    }
-    // All eight bytes are written, and the unused ones overwritten by what follows: a copy of fixed length is a single store.
-    to.extend_from_slice(&word.to_le_bytes());
-    to.truncate(to.len() - unused as usize);
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn words_come_back(words in prop::collection::vec(prop_oneof![9 => Just(0u64), 1 => any::<u64>(), 1 => 1..300u64], 0..200)) {
-            let books = SlotBooks { words: sparse(&words), ..SlotBooks::default() };
-            let bytes = books.encode_to_vec();
-            let read = SlotBooks::decode(bytes.as_slice()).expect("decodes");
-            prop_assert_eq!(read.words(words.len()), Some(words));
-        }
-    }
-
-    #[test]
-    fn too_many_words_are_no_cell() {
-        let of = |words: &[u8]| SlotBooks {
-            words: words.to_vec(),
-            ..SlotBooks::default()
-        };
-        assert_eq!(of(&[0x31, 1]).words(4), Some(vec![0, 0, 0, 1]));
-        assert_eq!(of(&[0x31, 1]).words(3), None);
-        let (odd, torn, long, far) = (
-            [0x31, 1, 0x01],
-            [0x32, 1],
-            [[0x09].as_slice(), &[1; 9]].concat(),
-            [0xf1, 0xff, 0xff, 1],
-        );
-        for words in [odd.as_slice(), &torn, &long, &far] {
-            assert_eq!(of(words).words(4), None);
-        }
+    /// Slots with what their cells had counted; `None` if the words are not those of as many cells.
+    pub(super) fn slots(&self) -> Option<Vec<(&SlotBooks, Counts)>> {
+        let mut rest = self.words.as_slice();
+        let slots = self.slots.iter().map(|books| {
+            let (words, after) = rest.split_at_checked(books.words_bytes as usize)?;
+            rest = after;
+            let words = sparse::words(words, counts::WORDS)?;
+            Some((books, Counts::from(words)))
+        });
+        slots.collect()
     }
 }

@@ -16,6 +16,7 @@ use ebpf_abi::{
 
 use super::{
     counts::Counts,
+    sparse,
     state::{StageState, StreamBooks},
     unseen,
 };
@@ -99,6 +100,8 @@ pub struct Epoch {
     pub threshold: u64,
     /// What was counted at the last window.
     pub counted: Counts,
+    /// The same for the books; empty: not made ready.
+    words: Vec<u8>,
     /// What was counted at the last pulse.
     pub pulsed: Counts,
     /// Stalled time of the walk, by group, at the last window.
@@ -126,6 +129,7 @@ impl Epoch {
             rate_epoch,
             threshold,
             counted: Counts::default(),
+            words: Vec::new(),
             pulsed: Counts::default(),
             walked_us: [0; hash::GROUPS],
             active: super::window::ActiveHistory::default(),
@@ -135,6 +139,32 @@ impl Epoch {
             unmet: 0,
             given_up: false,
         }
+    }
+
+    /// Moves the baseline to `counted`, from which `delta` came; the one before.
+    pub fn count(&mut self, counted: Counts, delta_is_zero: bool) -> Counts {
+        if !delta_is_zero {
+            self.words.clear();
+        }
+        std::mem::replace(&mut self.counted, counted)
+    }
+
+    /// Makes what was counted ready for the books: right after it was read, since later it comes from memory again, which is most of
+    /// the cost.
+    pub fn write_books(&mut self) {
+        if self.words.is_empty() {
+            sparse::put(self.counted.words(), &mut self.words);
+        }
+    }
+
+    /// Appends what was counted, as the books have it; how many bytes.
+    pub fn put_words(&self, to: &mut Vec<u8>) -> usize {
+        let before = to.len();
+        match self.words.is_empty() {
+            true => sparse::put(self.counted.words(), to),
+            false => to.extend_from_slice(&self.words),
+        }
+        to.len() - before
     }
 
     /// Takes in how many of its flows a walk met.
@@ -200,11 +230,11 @@ impl Streams {
             halvings: state.halvings,
             ..Self::new(slots)
         };
-        for books in &state.slots {
+        for (books, counted) in state.slots()? {
             let stream = books.stream as usize;
             let entry =
                 (books.stream < known && books.slot < slots).then(|| entry(books.stream))?;
-            let (counted, now) = (books.counted()?, now(books.slot));
+            let now = now(books.slot);
             if now.words().iter().zip(counted.words()).any(|(n, c)| n < c) {
                 return None;
             }
@@ -588,6 +618,26 @@ mod tests {
             )
         };
         epochs.map(number).collect()
+    }
+
+    #[test]
+    fn the_books_say_what_was_counted_last_whenever_they_were_made_ready() {
+        let mut epoch = Epoch::begin(0, 0, 1, 0);
+        for (step, (word, ready)) in [(5, true), (5, true), (6, false), (7, true), (8, true)]
+            .into_iter()
+            .enumerate()
+        {
+            let counted = Counts::from(vec![word; WORDS]);
+            let is_zero = counted.since(&epoch.counted).is_zero();
+            epoch.count(counted, is_zero);
+            if ready {
+                epoch.write_books();
+            }
+            let mut bytes = vec![9];
+            assert_eq!(epoch.put_words(&mut bytes), bytes.len() - 1, "{step}");
+            let read = sparse::words(&bytes[1..], WORDS);
+            assert_eq!(read, Some(vec![word; WORDS]), "{step}");
+        }
     }
 
     #[test]

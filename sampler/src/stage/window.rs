@@ -142,11 +142,12 @@ pub fn close(
     let walked_us = std::array::from_fn::<_, GROUPS, _>(|g| {
         walk.group_stall_us[g].saturating_sub(epoch.walked_us[g])
     });
-    let earlier = std::mem::replace(&mut epoch.counted, counted);
+    let is_zero = delta.is_zero();
+    let earlier = epoch.count(counted, is_zero);
     epoch.walked_us = walk.group_stall_us;
     let (c, whole) = (delta.counters(), delta.whole());
     stream.lost_flows += c.flows_refused;
-    if delta.is_zero() && flows_open == 0 && walk.stalls == 0 && ended_unseen == 0 {
+    if is_zero && flows_open == 0 && walk.stalls == 0 && ended_unseen == 0 {
         return None;
     }
 
