@@ -68,9 +68,7 @@ impl Outlet {
 
     /// Gives away pulses, which are not spooled.
     pub fn pulses(&self, records: impl IntoIterator<Item = Record>) {
-        records
-            .into_iter()
-            .for_each(|record| self.queue.push(record));
+        self.queue.push_all(records);
     }
 
     /// Gives away all events of an edge that was closed at `counted_ms`, the heartbeat last, and the window stage's state at its end.
@@ -101,13 +99,11 @@ fn spoolable(records: &[Record]) -> u64 {
 /// Queues events that are in memory only.
 fn pass_by(queue: &QueueSender, edge: Edge) {
     let since = edge.since;
-    edge.records.into_iter().for_each(|record| {
-        queue.enqueue(Queued {
-            record,
-            since,
-            origin: Origin::default(),
-        });
-    });
+    queue.enqueue(edge.records.into_iter().map(|record| Queued {
+        record,
+        since,
+        origin: Origin::default(),
+    }));
 }
 
 struct Spooler {
@@ -164,29 +160,27 @@ impl Spooler {
     }
 
     fn queue_edge(&self, edge: Edge, on_disk: &[bool], first: Option<SpoolId>) {
+        let written = match first {
+            Some(_) => on_disk.iter().filter(|on_disk| **on_disk).count() as u64,
+            None => 0,
+        };
+        self.ledger.written(written);
+        self.ledger.unspooled(spoolable(&edge.records) - written);
         let mut next = first;
-        let mut unspooled = 0;
-        for (record, on_disk) in edge.records.into_iter().zip(on_disk) {
+        let records = edge.records.into_iter().zip(on_disk);
+        self.queue.enqueue(records.map(|(record, on_disk)| {
             let spooled = next.filter(|_| *on_disk);
-            match spooled {
-                Some(id) => {
-                    self.ledger.written(1);
-                    next = Some(SpoolId {
-                        index: id.index + 1,
-                        ..id
-                    });
-                }
-                None => unspooled += u64::from(record.kind != Kind::Pulse),
+            if let (Some(id), Some(next)) = (spooled, &mut next) {
+                next.index = id.index + 1;
             }
-            self.queue.enqueue(Queued {
+            Queued {
                 record,
                 since: edge.since,
                 origin: Origin {
                     spooled,
                     ..Origin::default()
                 },
-            });
-        }
-        self.ledger.unspooled(unspooled);
+            }
+        }));
     }
 }

@@ -190,28 +190,38 @@ impl Shared {
 impl QueueSender {
     /// Adds a record that is on no disk; never waits. Where there is no room the oldest records of its kind go.
     pub fn push(&self, record: Record) {
-        self.shared.ledger.produced(&record);
-        self.enqueue(Queued {
-            record,
-            since: Instant::now(),
-            origin: Origin::default(),
-        });
+        self.push_all([record]);
     }
 
-    /// Adds a record that was counted as produced; never waits.
-    pub fn enqueue(&self, queued: Queued) {
+    /// The same for several.
+    pub fn push_all(&self, records: impl IntoIterator<Item = Record>) {
+        let since = Instant::now();
+        self.enqueue(records.into_iter().map(|record| {
+            self.shared.ledger.produced(&record);
+            Queued {
+                record,
+                since,
+                origin: Origin::default(),
+            }
+        }));
+    }
+
+    /// Adds records that were counted as produced; never waits.
+    pub fn enqueue(&self, events: impl IntoIterator<Item = Queued>) {
         let ledger = &self.shared.ledger;
-        ledger.queued(&queued.record);
         let now = Instant::now();
         let mut lanes = self.shared.lanes();
-        let lane = &mut lanes.lanes[queued.record.kind.index()];
-        lane.bytes = lane.bytes.saturating_add(queued.record.size_bytes());
-        lane.records.push_back(queued);
         let mut dropped = false;
-        while lane.overfull()
-            && let Some(oldest) = lane.pop()
-        {
-            dropped |= self.shared.evict(&oldest);
+        for queued in events {
+            ledger.queued(&queued.record);
+            let lane = &mut lanes.lanes[queued.record.kind.index()];
+            lane.bytes = lane.bytes.saturating_add(queued.record.size_bytes());
+            lane.records.push_back(queued);
+            while lane.overfull()
+                && let Some(oldest) = lane.pop()
+            {
+                dropped |= self.shared.evict(&oldest);
+            }
         }
         let log = dropped
             && lanes

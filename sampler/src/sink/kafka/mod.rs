@@ -38,6 +38,8 @@ use crate::spool::{Replayed, Spool};
 const TICK: Duration = Duration::from_millis(250);
 /// Reports worked off between two looks at the queue.
 const REPORTS_AT_ONCE: usize = 512;
+/// Events taken from the queue between two looks at the reports.
+const EVENTS_AT_ONCE: usize = 512;
 /// Dead letters are logged at most this often; all are counted.
 const DEAD_LETTER_LOG: Duration = Duration::from_secs(60);
 /// Nothing is replayed while an event has been unconfirmed for so long: no broker takes any.
@@ -140,7 +142,10 @@ impl KafkaSink {
                     }
                 }
                 queued = queue.recv(open), if ask => match queued {
-                    Some(queued) => self.on_event(queued),
+                    Some(queued) => {
+                        self.on_event(queued);
+                        self.take_waiting(&mut queue, EVENTS_AT_ONCE);
+                    }
                     None => deadline = Some(Instant::now() + self.settings.flush_timeout),
                 },
                 records = self.replay.arrival() => self.on_backlog(records),
@@ -152,13 +157,21 @@ impl KafkaSink {
             if queue.is_closed() {
                 let deadline =
                     *deadline.get_or_insert_with(|| Instant::now() + self.settings.flush_timeout);
-                while let Some(queued) = queue.try_recv(self.open()) {
-                    self.on_event(queued);
-                }
+                self.take_waiting(&mut queue, usize::MAX);
                 let empty = queue.is_empty() && self.in_flight.is_empty();
                 if empty || Instant::now() >= deadline {
                     return self.finish(&queue);
                 }
+            }
+        }
+    }
+
+    /// Sends up to so many events that wait in the queue.
+    fn take_waiting(&mut self, queue: &mut QueueReceiver, most: usize) {
+        for _ in 0..most {
+            match queue.try_recv(self.open()) {
+                Some(queued) => self.on_event(queued),
+                None => return,
             }
         }
     }
@@ -189,7 +202,10 @@ impl KafkaSink {
 
     /// Asks for events of the backlog, if live ones leave room and brokers take what they get.
     fn ask_backlog(&mut self) {
-        let Some(spool) = &self.spool else { return };
+        // Mostly there is no backlog, and the rest looks at every event in flight.
+        let Some(spool) = self.spool.as_ref().filter(|spool| spool.pending() > 0) else {
+            return;
+        };
         let held = self.renewal.is_some()
             || !Kind::ALL.iter().all(|kind| self.health.is_open(*kind))
             || self

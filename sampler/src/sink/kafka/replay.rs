@@ -61,7 +61,7 @@ impl Replay {
 
     /// Asks the spool for as many events as may go, unless it was asked already.
     pub fn ask(&mut self, spool: &Spool, room: usize, now: Instant) {
-        if self.asked.is_some() || room == 0 || spool.pending() == 0 {
+        if self.asked.is_some() || room == 0 {
             return;
         }
         let count = self.throttle.allowed(now).min(room).min(AT_ONCE);
