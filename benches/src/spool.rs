@@ -31,7 +31,7 @@ const EDGES: u64 = 1_000;
 const FULL_BYTES: u64 = 256 << 20;
 /// Seconds of a turn, and turns with and without a spool.
 const TURN: u64 = 10;
-const ROUNDS: usize = 6;
+const ROUNDS: usize = 12;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Prints the tables.

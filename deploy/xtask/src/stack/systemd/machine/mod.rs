@@ -20,6 +20,9 @@ pub use guest::{Guest, Parts};
 
 /// How long powering off may take.
 const POWER_OFF: Duration = Duration::from_secs(60);
+/// A guest is booted so often at most. Each of its processors is emulated by a thread, and a kernel that patches its own code while
+/// another processor runs it can break then (seen on 7.3, in one of two boots), which says nothing of what is tried here.
+const BOOTS: u32 = 3;
 /// Where the packages are seen inside.
 const PACKAGES: &str = "/packages";
 
@@ -60,7 +63,18 @@ impl Machine {
 
     /// Boots a guest of these parts.
     pub fn guest(parts: &Parts, site: &Site) -> Result<Self> {
-        Self::boot(|| Guest::start(parts, site))
+        let mut boots = 1;
+        loop {
+            let booted = Self::boot(|| Guest::start(parts, site));
+            let broke = |error: &anyhow::Error| format!("{error:#}").contains("Kernel panic");
+            match booted {
+                Err(error) if boots < BOOTS && broke(&error) => {
+                    println!("the guest's kernel broke while it booted; once more");
+                    boots += 1;
+                }
+                booted => return booted,
+            }
+        }
     }
 
     /// Waits until everything is up.
