@@ -116,19 +116,30 @@ impl Admin {
 
     pub(super) fn apply(&self, topic: &Topic) -> Result<Outcome, KafkaError> {
         match self.find(topic)? {
-            None => self.create(topic).map(|()| Outcome::Created),
-            Some(found) => {
-                if let Some(reason) = self.unchangeable(topic, &found).into_iter().next() {
-                    let topic = topic.name.clone();
-                    return Err(KafkaError::Topic { topic, reason });
-                }
-                if self.other_settings(topic)?.is_empty() {
-                    Ok(Outcome::Unchanged)
-                } else {
-                    self.alter(topic).map(|()| Outcome::Changed)
-                }
+            None if self.create(topic)? => Ok(Outcome::Created),
+            // It came between the two: somebody else made it, or a broker whose answer was lost asked the controller twice.
+            None => {
+                self.settle(std::slice::from_ref(topic));
+                let found = self.find(topic)?.ok_or_else(|| KafkaError::Topic {
+                    topic: topic.name.clone(),
+                    reason: "is there, and no broker lists it".to_owned(),
+                })?;
+                self.adapt(topic, &found)
             }
+            Some(found) => self.adapt(topic, &found),
         }
+    }
+
+    /// Gives a topic that is there the declared settings.
+    fn adapt(&self, topic: &Topic, found: &Found) -> Result<Outcome, KafkaError> {
+        if let Some(reason) = self.unchangeable(topic, found).into_iter().next() {
+            let topic = topic.name.clone();
+            return Err(KafkaError::Topic { topic, reason });
+        }
+        if self.other_settings(topic)?.is_empty() {
+            return Ok(Outcome::Unchanged);
+        }
+        self.alter(topic).map(|()| Outcome::Changed)
     }
 
     /// Everything in which a topic differs from its declaration.
@@ -182,7 +193,8 @@ impl Admin {
         }))
     }
 
-    fn create(&self, topic: &Topic) -> Result<(), KafkaError> {
+    /// Whether it was made; if not, it is there already.
+    fn create(&self, topic: &Topic) -> Result<bool, KafkaError> {
         let replication = TopicReplication::Fixed(self.size().1.all);
         let mut new = NewTopic::new(&topic.name, topic.partitions, replication);
         let settings = topic.settings(self.brokers);
@@ -194,7 +206,11 @@ impl Admin {
             .block_on(self.client.create_topics([&new], &self.options))
             .map_err(failure("cannot create topics"))?;
         let codes = answer.into_iter().filter_map(Result::err);
-        refusal(topic, codes.map(|(_, code)| code))
+        let mut codes = codes.map(|(_, code)| code).peekable();
+        match codes.peek() {
+            Some(RDKafkaErrorCode::TopicAlreadyExists) => Ok(false),
+            _ => refusal(topic, codes).map(|()| true),
+        }
     }
 
     /// Name, value there, value wanted of the settings that differ.

@@ -1,11 +1,17 @@
-//! Free ports: bound all at once, so that none is given twice, and then released.
+//! Free ports: bound all at once, so that none is given twice, and then released. Who gets one binds it seconds later; until then the
+//! kernel may hand it out again, so that no process of ours takes one twice.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, TcpListener};
+use std::sync::{Mutex, PoisonError};
 
 use super::ServerError;
 
 /// How often another number is tried where one must be free on several addresses.
 const TRIES: usize = 50;
+
+/// What this process was given, by chance and not by its own wish.
+static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
 /// Ports that are held until this is dropped.
 #[derive(Debug, Default)]
@@ -43,6 +49,16 @@ impl Ports {
             number = taken;
             listeners.push(listener);
         }
+        if port == 0 {
+            let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+            if !given.insert(number) {
+                let source = std::io::ErrorKind::AddrInUse.into();
+                return Err(ServerError::Port {
+                    port: number,
+                    source,
+                });
+            }
+        }
         self.held.append(&mut listeners);
         Ok(number)
     }
@@ -51,6 +67,15 @@ impl Ports {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_port_is_given_again_though_it_is_free() {
+        let loopback = [IpAddr::from([127, 0, 0, 1])];
+        let given: BTreeSet<_> = (0..2_000)
+            .map(|_| Ports::default().take(&loopback, 0).unwrap())
+            .collect();
+        assert_eq!(given.len(), 2_000);
+    }
 
     #[test]
     fn a_port_is_given_once_and_on_all_addresses() {
