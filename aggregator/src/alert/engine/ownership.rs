@@ -124,12 +124,14 @@ impl Engine {
             .unwrap_or(0);
         let back_ms = longest_ms + self.options.lateness_ms + 1_000;
         let since_ms = live.now_ms().saturating_sub(back_ms) / 1_000 * 1_000;
+        let no_data = std::mem::take(&mut self.no_data);
         let (streams, mut saying) = self.parts(live, now_ms);
-        for stream in streams.values_mut().filter(|s| s.partition == partition) {
+        for (name, stream) in streams.iter_mut().filter(|(_, s)| s.partition == partition) {
             // Far enough back to prove again what has to hold.
             stream.evaluated_ms = stream.evaluated_ms.max(since_ms);
-            stream.caught_up(&mut saying);
+            stream.caught_up(no_data.get(name), &mut saying);
         }
+        self.no_data = no_data;
         // A rule that took the place of one that is gone.
         self.add_all(partition);
     }

@@ -12,6 +12,7 @@ use crate::alert::content::{Alert, Record};
 use crate::alert::episode::{FiredBy, Kind, Notice};
 use crate::alert::evidence::Evidence;
 use crate::alert::nodata::NoData;
+use crate::alert::rule::{Rule, RuleMetric};
 use crate::alert::suspect::{StreamDetector, Suspicion};
 use crate::merge::Live;
 
@@ -34,7 +35,15 @@ pub(super) struct Known<'a> {
     pub at_ms: u64,
 }
 
-impl Known<'_> {
+impl<'a> Known<'a> {
+    /// With the nodes, for a rule that asks for them.
+    pub(super) fn with_nodes(self, rule: &Rule, no_data: Option<&'a NoData>) -> Self {
+        Self {
+            no_data: no_data.filter(|_| rule.metric == RuleMetric::NoData),
+            ..self
+        }
+    }
+
     pub(super) fn suspicion(&self) -> Option<Suspicion> {
         self.detector.and_then(StreamDetector::suspected)
     }

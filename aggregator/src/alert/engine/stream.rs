@@ -11,7 +11,7 @@ use sampler_event::{StreamPulse, WindowSum};
 use super::Out;
 use super::saved::{SavedStream, stream_key};
 use super::saying::{Known, Saying, end_suspicion, tell};
-use super::tracked::{Tracked, began, bury, keep_suspecting, see};
+use super::tracked::{Tracked, began, bury, keep_suspecting, resume, see};
 use crate::alert::nodata::NoData;
 use crate::alert::observe::observe;
 use crate::alert::rule::RuleMetric;
@@ -77,8 +77,13 @@ impl Stream {
         }
     }
 
-    /// The history is read: what it has left behind is news.
-    pub(super) fn caught_up(&mut self, saying: &mut Saying<'_>) {
+    /// The history is read: what it has left behind is news, after what the owner before said last.
+    pub(super) fn caught_up(&mut self, no_data: Option<&NoData>, saying: &mut Saying<'_>) {
+        let known = known(self.partition, self.detector.as_ref(), self.evaluated_ms);
+        for tracked in self.tracked.values_mut() {
+            let known = known.with_nodes(&tracked.rule, no_data);
+            resume(tracked, &known, saying);
+        }
         let gone = self.tracked.iter().filter(|(_, tracked)| tracked.gone);
         let gone: Vec<String> = gone.map(|(name, _)| name.clone()).collect();
         gone.iter().for_each(|name| self.close(name, saying));
@@ -165,10 +170,7 @@ impl Stream {
         let known = known(self.partition, self.detector.as_ref(), self.evaluated_ms);
         for tracked in self.tracked.values_mut() {
             let rule = Arc::clone(&tracked.rule);
-            let known = Known {
-                no_data: no_data.filter(|_| rule.metric == RuleMetric::NoData),
-                ..known
-            };
+            let known = known.with_nodes(&rule, no_data);
             let notice = tracked.episode.tick(&rule, now_ms);
             tell(tracked, notice, &known, saying);
             keep_suspecting(tracked, &known, saying);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Out;
 use super::saved::SavedEpisode;
 use super::saying::{Known, Saying, end_suspicion, say, tell};
-use crate::alert::episode::{Episode, Kind, Observation, State};
+use crate::alert::episode::{Episode, Kind, Observation, RESOLVED_REPEAT_MS, State};
 use crate::alert::rule::{Key, Rule};
 use crate::alert::suspect::Suspicion;
 use crate::alert::suspected::Suspect;
@@ -24,6 +24,8 @@ pub(super) struct Tracked {
     pub suspect: Option<Suspect>,
     /// When a record was last put into the alert topic, Unix ms; none: there is none.
     pub published_ms: Option<u64>,
+    /// Another owner said the last word.
+    taken_over: bool,
     /// A suspicion of another owner is held up to this time, Unix ms.
     held_until_ms: u64,
 }
@@ -36,6 +38,7 @@ impl Tracked {
             episode: Episode::new(key, owner_epoch),
             suspect: None,
             published_ms: None,
+            taken_over: false,
             held_until_ms: 0,
         }
     }
@@ -53,6 +56,7 @@ impl Tracked {
             episode,
             suspect: saved.suspect,
             published_ms: saved.published_ms,
+            taken_over: true,
             held_until_ms: now_ms.saturating_add(SEEN_AGAIN_MS),
         }
     }
@@ -132,12 +136,35 @@ pub(super) fn keep_suspecting(tracked: &mut Tracked, known: &Known<'_>, saying: 
         None => {}
     }
     if suspect.is_due(saying.now_ms) {
+        repeat_suspicion(tracked, known, saying);
+    }
+}
+
+fn repeat_suspicion(tracked: &mut Tracked, known: &Known<'_>, saying: &mut Saying<'_>) {
+    if let Some(suspect) = &mut tracked.suspect {
         suspect.said_ms = saying.now_ms;
         let suspect = *suspect;
         let epoch = tracked.episode.owner_epoch();
         let notice = suspect.notice(Kind::SuspectRepeated, State::Suspect, epoch, saying.now_ms);
         say(tracked, notice, known, saying);
     }
+}
+
+/// Says again where it stands, if another owner said the last word: who is killed between its state and the word leaves nothing in the
+/// topic, and what comes next would hide it for good.
+pub(super) fn resume(tracked: &mut Tracked, known: &Known<'_>, saying: &mut Saying<'_>) {
+    if !std::mem::take(&mut tracked.taken_over) {
+        return;
+    }
+    let Some(published_ms) = tracked.published_ms else {
+        return;
+    };
+    let notice = tracked.episode.resume(saying.now_ms);
+    let is_nothing = notice.is_none() && tracked.suspect.is_none();
+    let recent = saying.now_ms.saturating_sub(published_ms) <= RESOLVED_REPEAT_MS;
+    let nothing = (is_nothing && recent).then(|| tracked.episode.nothing(saying.now_ms));
+    tell(tracked, notice.or(nothing), known, saying);
+    repeat_suspicion(tracked, known, saying);
 }
 
 /// Takes the record of what has long been over out of the topic, and its state.

@@ -144,7 +144,7 @@ impl Episode {
     }
 
     /// Goes on with what another owner saved. What that one had proven of holding or clearing has to be proven again; an alert that
-    /// is on stays on, under its id and since its `starts_at_ms`, and is said again with the next notice.
+    /// is on stays on, under its id and since its `starts_at_ms`. [`Episode::resume`] says again what was said last.
     ///
     /// # Errors
     /// If the owner that saved it is a later one.
@@ -167,6 +167,38 @@ impl Episode {
             }
         }
         Ok(saved)
+    }
+
+    /// Says again where it stands: whether the last word of the owner before got through is not known, and the next one can hide it.
+    /// None if there is nothing to be said of it. To be called before anything is decided.
+    pub fn resume(&mut self, now_ms: u64) -> Option<Notice> {
+        match &self.phase {
+            Phase::Firing(_) | Phase::Resolving { .. } => self.say(Kind::Repeated, now_ms),
+            Phase::Pending { .. } => self.pending_notice(Kind::Pending, State::Pending, now_ms),
+            Phase::Ok => {
+                self.resolved.as_mut()?.incident.said_ms = 0;
+                self.repeat_resolved(now_ms)
+            }
+        }
+    }
+
+    /// That nothing is on.
+    #[must_use]
+    pub const fn nothing(&self, now_ms: u64) -> Notice {
+        Notice {
+            kind: Kind::Withdrawn,
+            state: State::Ok,
+            owner_epoch: self.owner_epoch,
+            episode_id: None,
+            said_ms: now_ms,
+            starts_at_ms: self.at_ms,
+            ends_at_ms: 0,
+            onset_ms: self.at_ms,
+            fired_by: None,
+            peak: None,
+            duration_ms: None,
+            ended: None,
+        }
     }
 
     /// Takes in what was saved by somebody. If it is a later owner, this one has lost the episode and says nothing any more; returns

@@ -46,6 +46,39 @@ fn the_next_owner_goes_on_with_the_same_episode() {
 }
 
 #[test]
+fn what_was_said_last_is_said_again_before_anything_else() {
+    let rules = || {
+        vec![Rule {
+            hold_ms: 6 * S,
+            ..short()
+        }]
+    };
+    let succeed = |run: &mut Run| {
+        let next = run.successor(rules());
+        let notices = next.said().into_iter().map(|said| &said.record.notice);
+        let said: Vec<_> = notices.map(|n| (n.kind, n.episode_id.clone())).collect();
+        (said, next)
+    };
+    let mut run = Run::new(rules());
+    run.seconds(8, LOW).seconds(16, HIGH);
+    let id = run.first(Kind::Fired).record.notice.episode_id.clone();
+    let (said, mut run) = succeed(&mut run);
+    assert_eq!(said, [(Kind::Repeated, id.clone())]);
+    run.seconds(12, LOW).first(Kind::Resolved);
+    let (said, mut run) = succeed(&mut run);
+    assert_eq!(said, [(Kind::ResolvedRepeated, id.clone())]);
+    // Long enough for the end not to be said any more.
+    run.seconds(310, LOW).seconds(6, HIGH).first(Kind::Pending);
+    let (said, mut run) = succeed(&mut run);
+    assert_eq!(said, [(Kind::Pending, None)]);
+    run.seconds(6, LOW).first(Kind::Withdrawn);
+    let (said, mut run) = succeed(&mut run);
+    assert_eq!(said, [(Kind::Withdrawn, None)]);
+    run.seconds(310, LOW);
+    assert_eq!(succeed(&mut run).0, [], "that is long known");
+}
+
+#[test]
 fn what_was_not_fired_yet_is_fired_by_the_next_owner() {
     let mut run = Run::new(vec![Rule {
         hold_ms: 6 * S,
