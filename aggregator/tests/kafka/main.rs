@@ -23,7 +23,7 @@ mod writer;
 
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -41,12 +41,40 @@ use crate::writer::{Writer, round_of};
 const PARTITIONS: i32 = 12;
 /// Where the process of a member that is killed finds its brokers.
 const MEMBER: &str = "FLOWVITALS_TEST_MEMBER_BROKERS";
-/// One broker at a time: the times that are asserted are those of a machine with room.
-static TURN: Mutex<()> = Mutex::new(());
+/// So many tests have brokers at a time: they mostly wait, but what they wait for takes a machine with room.
+static TURNS: Turns = Turns {
+    left: Mutex::new(2),
+    given_back: Condvar::new(),
+};
+
+struct Turns {
+    left: Mutex<usize>,
+    given_back: Condvar,
+}
+
+/// One of them, until it is dropped.
+struct Turn;
+
+impl Turn {
+    fn take() -> Self {
+        let left = TURNS.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = TURNS.given_back.wait_while(left, |left| *left == 0);
+        *left.unwrap_or_else(PoisonError::into_inner) -= 1;
+        Self
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *TURNS.left.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        TURNS.given_back.notify_one();
+    }
+}
 
 struct Broker {
     cluster: Cluster,
-    _turn: MutexGuard<'static, ()>,
+    // Given back once the cluster has ended.
+    _turn: Turn,
 }
 
 /// A broker, or a printed reason why there is none; where everything must be there, its absence is a failure.
@@ -55,7 +83,7 @@ fn broker() -> Option<Broker> {
 }
 
 fn start_cluster(options: &Options) -> Option<Broker> {
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let turn = Turn::take();
     let begin = Instant::now();
     match Cluster::start(options, None) {
         Ok(cluster) => {
