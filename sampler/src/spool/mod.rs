@@ -13,7 +13,8 @@
 //! * A batch is written by one call before any of its events is produced: kill -9 loses nothing that a broker could know of, a
 //!   power loss at most `fsync_ms`. The heartbeat, which names the next sequences, stands last.
 //! * An event is **out** while the sink has it in memory, **pending** while it is on disk only, **done** when it was confirmed.
-//!   A segment whose events are all done is removed; acks beside it make a new life send the others only.
+//!   A segment whose events are all done is removed; what the reference notes, and acks beside the segment, make a new life send
+//!   the others only.
 //! * Full: the oldest segment goes; events of it that were pending are lost and counted for their stream.
 //! * The disk says no, or does not answer within [`PATIENCE`]: events go on from memory, and it is said. Tried again every
 //!   second.
