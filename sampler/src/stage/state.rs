@@ -1,9 +1,9 @@
 //! The window stage's state at the end of a window: what a new life of the daemon needs to go on counting.
 //!
 //! Input: streams, epochs, totals. Output: protobuf bytes, kept by the spool as its reference; and back.
-//! Counts are cumulative and [sparse], so that an idle stream costs a few bytes. Cells of another layout are not read as ours
+//! Counts are cumulative and sparse, so that an idle stream costs a few bytes. Cells of another layout are not read as ours
 //! (`abi_version`), nor those of another kernel side (`attachment`). Sequences are not among it: each life counts its own from 0.
-//! Limits: about 2 KiB for a slot with a full histogram; cells of fewer than [`sparse::MOST`] words.
+//! Limits: about 2 KiB for a slot with a full histogram; cells of as many words as `sparse` takes.
 
 use prost::Message;
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use lab::clock;
 
-use crate::interrupt;
+use crate::{interrupt, progress};
 
 /// Counts of checks so far.
 #[derive(Default)]
@@ -22,7 +22,7 @@ impl Report {
             return false;
         }
         let start: Instant = clock::now();
-        match check() {
+        match progress::during(what, check) {
             Ok(seen) => {
                 self.passed(what, &seen, start.elapsed());
                 true
