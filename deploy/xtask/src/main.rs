@@ -62,7 +62,7 @@ fn run() -> Result<bool> {
             setup::run()?;
             package::build_for_guests()?;
             let program = package::Profile::Dev.folder().join("xtask-stack");
-            process::run(std::process::Command::new(program).args(arguments()))?;
+            process::go_on_as(std::process::Command::new(program).args(arguments()))?;
         }
         Command::Bench(bench) => bench_of(&bench.name, bench.minutes.as_deref())?,
         Command::Demo(_) => {
@@ -135,14 +135,14 @@ fn stack(needs_root: bool) -> Result<()> {
     let program = paths::target().join("release/xtask-stack");
     match needs_root {
         true => as_root(&program),
-        false => process::run(std::process::Command::new(program).args(arguments())),
+        false => process::go_on_as(std::process::Command::new(program).args(arguments())),
     }
 }
 
-/// Runs a program as root, with our arguments.
+/// Goes on as a program of root's, with our arguments.
 fn as_root(program: &Path) -> Result<()> {
     if Uid::effective().is_root() {
-        return process::run(std::process::Command::new(program).args(arguments()));
+        return process::go_on_as(std::process::Command::new(program).args(arguments()));
     }
     let mut sudo = std::process::Command::new("sudo");
     sudo.arg("env");
@@ -155,7 +155,7 @@ fn as_root(program: &Path) -> Result<()> {
     // Root's tools lie where a user's PATH may not look.
     let path = std::env::var("PATH").unwrap_or_default();
     sudo.arg(format!("PATH={path}:/usr/sbin:/sbin"));
-    process::run(sudo.arg(program).args(arguments()))
+    process::go_on_as(sudo.arg(program).args(arguments()))
 }
 
 fn arguments() -> impl Iterator<Item = OsString> {

@@ -1,5 +1,6 @@
 //! Runs tools for the commands.
 
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -32,6 +33,13 @@ pub fn run(command: &mut Command) -> Result<()> {
         bail!("{command:?} failed ({status})");
     }
     Ok(())
+}
+
+/// Goes on as a tool: Ctrl-C waits for its end, and its exit code is ours. Returns only if it cannot be started.
+pub fn go_on_as(command: &mut Command) -> Result<()> {
+    let error = command.exec();
+    let program = command.get_program().to_string_lossy();
+    Err(error).with_context(|| format!("cannot start {program}"))
 }
 
 /// Cargo itself, with the environment of the toolchain that runs this command.

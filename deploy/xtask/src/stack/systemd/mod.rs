@@ -75,8 +75,9 @@ pub fn run(options: SystemdTest) -> Result<()> {
         sampler::goes(&mut trial);
         rpm::comes_and_goes(&mut trial);
     }
-    machine.power_off()?;
-    report.end()
+    let off = machine.power_off();
+    report.end()?;
+    off
 }
 
 /// What a guest with a kernel of that series is made of.
