@@ -4,11 +4,12 @@
 //! Its console goes to a file, its lines ([`Line`]) to another, both below `target/vm-test/guests`.
 
 use std::fs;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use lab::clock;
 use lab::guest::{Line, Outcome};
 
@@ -52,6 +53,7 @@ pub fn run(
         ended || interrupt::came()
     });
     drop(guest);
+    ensure!(!interrupt::came(), "interrupted");
     if !complete {
         let how = match ended {
             true => "ended before its checks did".to_owned(),
@@ -82,8 +84,9 @@ fn boot(kernel: &Kernel, initramfs: &Path, console: &Path, lines: &Path) -> Resu
         kernel.series.expected
     );
     let serial = |path: &Path| format!("file:{}", path.display());
-    // It never outlives us.
+    // It never outlives us. Ctrl-C is for us alone.
     let mut qemu = Command::new("setpriv");
+    qemu.process_group(0);
     qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
     qemu.args(["-accel", "tcg", "-cpu", "max", "-smp", "1"]);
     // Its clock counts its instructions, a nanosecond each, and skips idle time: what it measures does not depend on what else
