@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use aggregator::consume::DEAD_LETTERS_TOPIC;
 use aggregator::input::Topic;
 use lab::clock::unix_ms;
+use lab::server::free_port;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sampler_event::{Event, LifeCycle, NodeHeartbeat, StreamState, StreamWindow};
@@ -48,9 +49,7 @@ impl Daemon {
     /// In groups of another name.
     pub fn start_in(group_prefix: &str, brokers: &str, options: &str, more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        // Free now, and nobody else takes one here in between.
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
-        let http = port.expect("a port");
+        let http = SocketAddr::from(([127, 0, 0, 1], free_port().expect("a port")));
         let config = folder.path().join("aggregator.toml");
         let brokers: Vec<_> = brokers.split(',').collect();
         // A store of its own, unless the test has one.

@@ -7,7 +7,7 @@ pub mod webhook;
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -18,6 +18,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::clock;
+use crate::server::{ServerError, free_port};
 
 const PROGRAM: &str = "prometheus-alertmanager";
 /// First start on a loaded machine of two cores, with some room.
@@ -40,8 +41,8 @@ pub enum AlertmanagerError {
         source: io::Error,
     },
     /// Nothing free to listen on.
-    #[error("no free port: {0}")]
-    Port(io::Error),
+    #[error(transparent)]
+    Port(#[from] ServerError),
     /// It did not answer in time.
     #[error("{PROGRAM} did not get ready; the end of {log}:\n{tail}", log = .log.display())]
     NotReady {
@@ -108,9 +109,8 @@ impl Alertmanager {
         }
         let path = place.join("alertmanager.yml");
         fs::write(&path, config).map_err(file_error(&path))?;
-        let free = TcpListener::bind(("127.0.0.1", 0)).and_then(|free| free.local_addr());
         let mut started = Self {
-            port: free.map_err(AlertmanagerError::Port)?.port(),
+            port: free_port()?,
             place,
             web_config: options.web_config.clone(),
             child: None,

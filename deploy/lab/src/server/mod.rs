@@ -18,6 +18,7 @@ pub use folder::stop_in;
 pub(crate) use folder::{is_running, remove_orphans};
 pub(crate) use node::Node;
 pub(crate) use ports::Ports;
+pub use ports::free_port;
 
 use crate::command::CommandError;
 use crate::netns::{Namespace, NetnsError};

@@ -1,8 +1,9 @@
-//! Free ports: bound all at once, so that none is given twice, and then released. Who gets one binds it seconds later; until then the
-//! kernel may hand it out again, so that no process of ours takes one twice.
+//! Free ports: bound all at once, so that none is given twice, and then released. Who gets one binds it seconds later, and until then
+//! the kernel may choose it again: what it chose for this process once is not taken a second time.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, TcpListener};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::sync::{Mutex, PoisonError};
 
 use super::ServerError;
@@ -10,8 +11,16 @@ use super::ServerError;
 /// How often another number is tried where one must be free on several addresses.
 const TRIES: usize = 50;
 
-/// What this process was given, by chance and not by its own wish.
+/// What the kernel chose for this process.
 static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+
+/// A port that is free on the loopback.
+///
+/// # Errors
+/// When none is.
+pub fn free_port() -> Result<u16, ServerError> {
+    Ports::default().take(&[Ipv4Addr::LOCALHOST.into()], 0)
+}
 
 /// Ports that are held until this is dropped.
 #[derive(Debug, Default)]
@@ -23,10 +32,7 @@ impl Ports {
     /// `port`, or any that is free if it is 0, on all of `addresses`.
     pub(crate) fn take(&mut self, addresses: &[IpAddr], port: u16) -> Result<u16, ServerError> {
         let tries = if port == 0 { TRIES } else { 1 };
-        let mut outcome = Err(ServerError::Port {
-            port,
-            source: std::io::ErrorKind::AddrNotAvailable.into(),
-        });
+        let mut outcome = Err(refused(port)(ErrorKind::AddrNotAvailable.into()));
         for _ in 0..tries {
             outcome = self.try_take(addresses, port);
             if outcome.is_ok() {
@@ -42,26 +48,23 @@ impl Ports {
         for address in addresses {
             let bound = TcpListener::bind((*address, number))
                 .and_then(|listener| Ok((listener.local_addr()?.port(), listener)));
-            let (taken, listener) = bound.map_err(|source| ServerError::Port {
-                port: number,
-                source,
-            })?;
+            let (taken, listener) = bound.map_err(refused(number))?;
             number = taken;
             listeners.push(listener);
         }
         if port == 0 {
             let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
             if !given.insert(number) {
-                let source = std::io::ErrorKind::AddrInUse.into();
-                return Err(ServerError::Port {
-                    port: number,
-                    source,
-                });
+                return Err(refused(number)(ErrorKind::AddrInUse.into()));
             }
         }
         self.held.append(&mut listeners);
         Ok(number)
     }
+}
+
+fn refused(port: u16) -> impl FnOnce(io::Error) -> ServerError {
+    move |source| ServerError::Port { port, source }
 }
 
 #[cfg(test)]
@@ -70,10 +73,7 @@ mod tests {
 
     #[test]
     fn no_port_is_given_again_though_it_is_free() {
-        let loopback = [IpAddr::from([127, 0, 0, 1])];
-        let given: BTreeSet<_> = (0..2_000)
-            .map(|_| Ports::default().take(&loopback, 0).unwrap())
-            .collect();
+        let given: BTreeSet<_> = (0..2_000).map(|_| free_port().unwrap()).collect();
         assert_eq!(given.len(), 2_000);
     }
 
