@@ -23,7 +23,6 @@ mod writer;
 
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,6 +32,8 @@ use lab::kafka::{Access, Cluster, KafkaError, Options, declared_topics, topics};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message, OwnedMessage};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use tokio::runtime::Builder;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::member::{Member, PATIENCE, all_until};
 use crate::writer::{Writer, round_of};
@@ -42,39 +43,12 @@ const PARTITIONS: i32 = 12;
 /// Where the process of a member that is killed finds its brokers.
 const MEMBER: &str = "FLOWVITALS_TEST_MEMBER_BROKERS";
 /// So many tests have brokers at a time: they mostly wait, but what they wait for takes a machine with room.
-static TURNS: Turns = Turns {
-    left: Mutex::new(2),
-    given_back: Condvar::new(),
-};
-
-struct Turns {
-    left: Mutex<usize>,
-    given_back: Condvar,
-}
-
-/// One of them, until it is dropped.
-struct Turn;
-
-impl Turn {
-    fn take() -> Self {
-        let left = TURNS.left.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = TURNS.given_back.wait_while(left, |left| *left == 0);
-        *left.unwrap_or_else(PoisonError::into_inner) -= 1;
-        Self
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        *TURNS.left.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        TURNS.given_back.notify_one();
-    }
-}
+static TURNS: Semaphore = Semaphore::const_new(2);
 
 struct Broker {
     cluster: Cluster,
     // Given back once the cluster has ended.
-    _turn: Turn,
+    _turn: SemaphorePermit<'static>,
 }
 
 /// A broker, or a printed reason why there is none; where everything must be there, its absence is a failure.
@@ -83,7 +57,8 @@ fn broker() -> Option<Broker> {
 }
 
 fn start_cluster(options: &Options) -> Option<Broker> {
-    let turn = Turn::take();
+    let runtime = Builder::new_current_thread().build().expect("a runtime");
+    let turn = runtime.block_on(TURNS.acquire()).expect("never closed");
     let begin = Instant::now();
     match Cluster::start(options, None) {
         Ok(cluster) => {
