@@ -185,20 +185,7 @@ impl Episode {
     /// That nothing is on.
     #[must_use]
     pub const fn nothing(&self, now_ms: u64) -> Notice {
-        Notice {
-            kind: Kind::Withdrawn,
-            state: State::Ok,
-            owner_epoch: self.owner_epoch,
-            episode_id: None,
-            said_ms: now_ms,
-            starts_at_ms: self.at_ms,
-            ends_at_ms: 0,
-            onset_ms: self.at_ms,
-            fired_by: None,
-            peak: None,
-            duration_ms: None,
-            ended: None,
-        }
+        self.unfired_notice(Kind::Withdrawn, State::Ok, self.at_ms, None, now_ms)
     }
 
     /// Takes in what was saved by somebody. If it is a later owner, this one has lost the episode and says nothing any more; returns
@@ -555,20 +542,32 @@ impl Episode {
         let Phase::Pending { above, peak } = &self.phase else {
             return None;
         };
-        Some(Notice {
+        Some(self.unfired_notice(kind, state, above.since_ms, Some(*peak), now_ms))
+    }
+
+    /// A notice of what has not fired.
+    const fn unfired_notice(
+        &self,
+        kind: Kind,
+        state: State,
+        since_ms: u64,
+        peak: Option<Peak>,
+        now_ms: u64,
+    ) -> Notice {
+        Notice {
             kind,
             state,
             owner_epoch: self.owner_epoch,
             episode_id: None,
             said_ms: now_ms,
-            starts_at_ms: above.since_ms,
+            starts_at_ms: since_ms,
             ends_at_ms: 0,
-            onset_ms: above.since_ms,
+            onset_ms: since_ms,
             fired_by: None,
-            peak: Some(*peak),
+            peak,
             duration_ms: None,
             ended: None,
-        })
+        }
     }
 }
 
